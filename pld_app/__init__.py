@@ -1,0 +1,5 @@
+"""The platform under the product: settings, accounts and roles, audit log, jobs, and the one edge to model endpoints."""
+
+from pld_app.celery import app as celery_app
+
+__all__ = ["celery_app"]

@@ -1,0 +1,45 @@
+"""Least privilege: every view names the roles it is for; there is no superuser."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, cast
+
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponseBase
+
+from pld_app.errors import NotAllowed
+from pld_app.models import Role, User
+
+type View[**P] = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
+
+EVERYONE = frozenset(Role)
+
+
+class UserRequest(HttpRequest):
+    """A request behind `roles_required`: its user is a signed-in account."""
+
+    user: User  # type: ignore[assignment]  # narrower than Django's, kept by the decorator below
+
+
+def roles_required[**P](
+    *roles: Role,
+) -> Callable[[Callable[Concatenate[UserRequest, P], HttpResponseBase]], View[P]]:
+    """Let only these roles through (none named: every signed-in account); others get 403, strangers the sign-in page.
+
+    The view carries the set as `allowed_roles`; the permission test reads it for every URL and fails where it is missing.
+    """
+    allowed = frozenset(roles) or EVERYONE
+
+    def decorate(view: Callable[Concatenate[UserRequest, P], HttpResponseBase]) -> View[P]:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            if not request.user.is_authenticated:
+                return redirect_to_login(request.get_full_path())
+            if request.user.role not in allowed:
+                raise NotAllowed
+            return view(cast(UserRequest, request), *args, **kwargs)
+
+        cast(Any, guarded).allowed_roles = allowed
+        return guarded
+
+    return decorate

@@ -1,0 +1,53 @@
+"""Two middlewares: an id for each request, and the one place where refusals become pages."""
+
+import uuid
+from collections.abc import Callable
+
+import structlog
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from pld_app.errors import Refusal
+
+
+class RequestIdMiddleware:
+    """Gives each request an id that its logs and audit events carry, and answers with it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request_id = str(uuid.uuid4())
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            response = self.get_response(request)
+        response["X-Request-ID"] = request_id
+        return response
+
+
+class RefusalMiddleware:
+    """Shows a `Refusal` raised by a view as a page, or as a fragment when htmx asked; nothing was changed."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, Refusal):
+            return None
+        # What was typed is handed back in full: a refusal must never cost a person their text.
+        kept = {key: value for key, value in request.POST.items() if key in {"text", "note", "reason"} and value}
+        template = "refusal.html#fragment" if getattr(request, "htmx", False) else "refusal.html"
+        context = {"message": exception.user_message, "status": exception.status, "kept": kept}
+        response = render(request, template, context, status=exception.status)
+        if getattr(request, "htmx", False):
+            response["HX-Retarget"] = "#refusal"
+            response["HX-Reswap"] = "innerHTML"
+        return response
+
+
+def flash(request: HttpRequest, text: str) -> None:
+    """Say in the status line of the next page what was done."""
+    messages.success(request, text)

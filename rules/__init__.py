@@ -1,0 +1,1 @@
+"""Tasks, traces, mining, review, sign-off and publishing."""

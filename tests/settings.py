@@ -1,0 +1,15 @@
+"""Settings of the test run: the product's own, with throwaway secrets and fast password hashing."""
+
+import os
+import tempfile
+
+os.environ.setdefault("PLD_SECRET_KEY", "only-for-tests")
+os.environ.setdefault("PLD_HTTPS", "0")
+os.environ.setdefault("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+os.environ.setdefault("REDIS_URL", "redis://127.0.0.1:6379/15")
+os.environ.setdefault("PLD_ENDPOINT_ALLOW_PRIVATE", "127.0.0.1,localhost")
+os.environ.setdefault("PLD_MEDIA_ROOT", tempfile.mkdtemp(prefix="pld-test-media-"))
+
+from pld_app.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
