@@ -1,5 +1,22 @@
-"""All URLs."""
+"""All URLs. Apps are named by string: the platform does not import what stands on it."""
 
-from django.urls import URLPattern, URLResolver
+from django.contrib.auth import views as auth
+from django.urls import include, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from pld_app.views import accounts, audit, endpoints, health
+
+urlpatterns = [
+    path("healthz", health.healthz, name="healthz"),
+    path("sign-in/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("sign-out/", auth.LogoutView.as_view(), name="logout"),
+    path("audit/", audit.event_list, name="audit"),
+    path("audit/export.<str:kind>", audit.event_export, name="audit-export"),
+    path("accounts/", accounts.account_list, name="accounts"),
+    path("accounts/new/", accounts.account_new, name="account-new"),
+    path("accounts/<int:pk>/deactivate/", accounts.account_deactivate, name="account-deactivate"),
+    path("endpoints/", endpoints.endpoint_list, name="endpoints"),
+    path("endpoints/new/", endpoints.endpoint_edit, name="endpoint-new"),
+    path("endpoints/<slug:endpoint>/", endpoints.endpoint_edit, name="endpoint-edit"),
+    path("", include("rules.urls")),
+    path("", include("evaluation.urls")),
+]

@@ -1,0 +1,177 @@
+"""The wire under the SDK: only to addresses that are allowed, only our headers, and never more bytes than the cap.
+
+The host name is resolved here, every address is checked, and the connection is made to the checked address itself
+(TLS still verifies the name), so a second lookup cannot lead elsewhere.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import httpx2
+
+from pld_app.model_edge.types import EndpointConfig
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+_RESOLVED_FOR_S = 60.0
+_SENT_HEADERS = frozenset({b"host", b"accept", b"content-type", b"content-length", b"transfer-encoding", b"user-agent"})
+# Metadata services hand out credentials; no model runs there, whatever an admin allows.
+_NEVER = tuple(
+    ipaddress.ip_network(net) for net in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32")
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRefused(Exception):
+    """The URL leads where this endpoint may not go; nothing was sent."""
+
+
+class BodyTooLarge(Exception):
+    """The reply passed the cap and was dropped."""
+
+
+class BodyEncoded(Exception):
+    """The reply is compressed although we asked for plain text; its real size cannot be bounded."""
+
+
+def check_url(url: str) -> None:
+    """Raise AddressRefused unless this is a plain http(s) base URL."""
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port != 0
+    except ValueError as error:
+        raise AddressRefused("The base URL is not a valid address.") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
+        raise AddressRefused("The base URL must start with https:// (or http:// for a private server).")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise AddressRefused("The base URL must not hold a user, password, query or fragment.")
+
+
+def _real_address(address: IPAddress) -> IPAddress:
+    """The IPv4 address that an IPv6 form leads to, else the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else address)
+
+
+def check_address(text: str, *, scheme: str, allow_private: bool) -> None:
+    """Raise AddressRefused unless a request may go to this address (an IP address as text)."""
+    address = _real_address(ipaddress.ip_address(text.partition("%")[0]))
+    if any(address in network for network in _NEVER) or address.is_multicast or address.is_unspecified:
+        raise AddressRefused(f"The endpoint's address {address} is never allowed.")
+    if address.is_global:
+        if scheme != "https":
+            raise AddressRefused("A public endpoint must use https://, or the key would travel in the clear.")
+    elif not allow_private:
+        raise AddressRefused(f"The endpoint's address {address} is private and private addresses are not allowed for it.")
+
+
+class _CappedStream(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for chunk in self._inner:
+            received += len(chunk)
+            if received > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _check_head(response: httpx2.Response) -> None:
+    if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise BodyEncoded
+    length = response.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):
+        raise BodyTooLarge
+
+
+class GuardedTransport(httpx2.AsyncBaseTransport):
+    """Sends over httpx2's own transport after resolving, checking and pinning the address.
+
+    The key is added here and nowhere else, so the SDK, its exceptions and its logs never hold it. All other headers
+    but the few a JSON request needs are dropped: the SDK also takes headers from its environment variables.
+    """
+
+    def __init__(self, endpoint: EndpointConfig) -> None:
+        self._endpoint = endpoint
+        self._addresses: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._lock = asyncio.Lock()
+        # Room for one connection that is still closing beside each call in flight.
+        limits = httpx2.Limits(
+            max_connections=2 * endpoint.concurrency, max_keepalive_connections=endpoint.concurrency, keepalive_expiry=15
+        )
+        self._inner = httpx2.AsyncHTTPTransport(trust_env=False, http2=False, retries=0, limits=limits)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        addresses = await self._resolved(url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        for last, address in enumerate(addresses, start=1 - len(addresses)):
+            try:
+                response = await self._inner.handle_async_request(self._pinned(request, address))
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if last == 0:
+                    self._addresses.clear()
+                    raise
+            else:
+                return await self._capped(response)
+        raise httpx2.ConnectError(f"{url.host} has no address")
+
+    async def _capped(self, response: httpx2.Response) -> httpx2.Response:
+        try:
+            _check_head(response)
+        except Exception:
+            await response.aclose()
+            raise
+        if not isinstance(response.stream, httpx2.AsyncByteStream):
+            raise TypeError("the transport must answer with an async stream")
+        return httpx2.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=_CappedStream(response.stream),
+            extensions=response.extensions,
+        )
+
+    def _pinned(self, request: httpx2.Request, address: str) -> httpx2.Request:
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() in _SENT_HEADERS]
+        headers.append((b"Accept-Encoding", b"identity"))
+        if self._endpoint.api_key:
+            headers.append((b"Authorization", b"Bearer " + self._endpoint.api_key.reveal().encode()))
+        extensions = {**request.extensions}
+        if request.url.scheme == "https":
+            extensions["sni_hostname"] = request.url.host
+        url = request.url.copy_with(host=address)
+        return httpx2.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
+
+    async def _resolved(self, scheme: str, host: str, port: int) -> list[str]:
+        """Checked addresses of the host; the lock spares a lookup per call when a stream starts."""
+        async with self._lock:
+            until, addresses = self._addresses.get((host, port), (0.0, []))
+            if time.monotonic() >= until:
+                addresses = await _lookup(host, port)
+                for address in addresses:
+                    check_address(address, scheme=scheme, allow_private=self._endpoint.allow_private)
+                self._addresses[(host, port)] = (time.monotonic() + _RESOLVED_FOR_S, addresses)
+            return addresses
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _lookup(host: str, port: int) -> list[str]:
+    """At most four addresses in the system's order. Raises httpx2.ConnectError when there is none."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpx2.ConnectError(f"{host} cannot be found") from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))[:4]

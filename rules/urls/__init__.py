@@ -1,0 +1,12 @@
+"""Pages of a task live under /tasks/<slug>/, the student's API under /api/v1/."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("rules.urls.tasks")),
+    path("tasks/<slug:slug>/", include("rules.urls.imports")),
+    path("tasks/<slug:slug>/", include("rules.urls.mining")),
+    path("tasks/<slug:slug>/", include("rules.urls.review")),
+    path("tasks/<slug:slug>/", include("rules.urls.rulesets")),
+    path("tasks/<slug:slug>/", include("rules.urls.publishing")),
+]

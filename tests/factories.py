@@ -1,0 +1,104 @@
+"""Valid rows with few words. Only what a test is about needs saying."""
+
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from pld_app.audit import audit_record
+from pld_app.canonical import sha256_hex
+from pld_app.models import AuditEvent, Domain, EndpointKind, ModelEndpoint, Role, User
+from rules.models import (
+    Decision,
+    DecisionKind,
+    Evidence,
+    EvidenceRole,
+    Instruction,
+    InstructionOrigin,
+    InstructionStatus,
+    Revision,
+    Split,
+    Task,
+    Trace,
+)
+
+PASSWORD = "correct horse battery"
+_numbers = count(1)
+
+
+def make_user(name: str, role: Role, domain: Domain | str = "") -> User:
+    return User.objects.create_user(name, PASSWORD, display_name=name.title(), role=role, domain=domain)
+
+
+def make_task(slug: str = "nda", **fields: Any) -> Task:
+    values: dict[str, Any] = {
+        "name": slug.upper(),
+        "labels": ["Compliant", "Breach", "Unclear"],
+        "input_fields": ["clause", "question"],
+        "preamble": "You check clauses.",
+        "output_contract": 'Answer as {"label": ...}.',
+        "domain_field": "domain",
+    }
+    return Task.objects.create(slug=slug, **(values | fields))
+
+
+def make_endpoint(base_url: str, *, slug: str = "stub", kind: EndpointKind = EndpointKind.CHAT, **fields: Any) -> ModelEndpoint:
+    return ModelEndpoint.objects.create(slug=slug, name=slug, kind=kind, base_url=base_url, **({"model": "stub-1"} | fields))
+
+
+def make_trace(task: Task, **fields: Any) -> Trace:
+    number = next(_numbers)
+    values: dict[str, Any] = {
+        "external_id": f"t-{number}",
+        "input": {"clause": f"Clause {number}.", "question": "May copies be kept?"},
+        "label": "Compliant",
+        "rationale": f"Because of clause {number}.",
+        "instruction": f"If clause {number} allows copies, then label Compliant.",
+        "split": Split.TRAIN,
+        "content_hash": sha256_hex(str(number)),
+    }
+    return Trace.objects.create(task=task, **(values | fields))
+
+
+def make_instruction(task: Task, text: str = "If copies may be kept, then label Compliant.", **fields: Any) -> Instruction:
+    """A proposed instruction with its mined text as revision 1."""
+    number = 1 + Instruction.objects.filter(task=task).count()
+    values: dict[str, Any] = {"number": number, "label": "Compliant", "origin": InstructionOrigin.EXTRACTIVE, "topic": "copies"}
+    instruction = Instruction.objects.create(task=task, **(values | fields))
+    revision = Revision.objects.create(instruction=instruction, number=1, text=text, text_sha256=sha256_hex(text))
+    instruction.current_revision = revision
+    instruction.save(update_fields=["current_revision"])
+    return instruction
+
+
+def make_evidence(instruction: Instruction, trace: Trace, role: EvidenceRole = EvidenceRole.SUPPORTING) -> Evidence:
+    rank = 1 + Evidence.objects.filter(instruction=instruction, role=role).count()
+    return Evidence.objects.create(instruction=instruction, trace=trace, role=role, rank=rank)
+
+
+def approve_directly(instruction: Instruction, reviewer: User) -> Instruction:
+    """Approve past the services, as the database demands it: event, decision, then status."""
+    with transaction.atomic():
+        event = audit_record("instruction.approved", actor=reviewer, subject=instruction)
+        revision = instruction.current_revision
+        assert revision is not None
+        Decision.objects.create(
+            instruction=instruction, revision=revision, kind=DecisionKind.APPROVE, actor=reviewer, event=event
+        )
+        instruction.status = InstructionStatus.APPROVED
+        instruction.approved_revision = revision
+        instruction.version += 1
+        instruction.save(update_fields=["status", "approved_revision", "version"])
+    return instruction
+
+
+def audit_actions(subject: Any) -> list[str]:
+    """The actions recorded about a row, oldest first."""
+    events = AuditEvent.objects.filter(object_type=subject._meta.model_name, object_id=str(subject.pk))
+    return list(events.order_by("pk").values_list("action", flat=True))
+
+
+def now() -> datetime:
+    return timezone.now()
