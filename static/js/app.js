@@ -1,0 +1,13 @@
+// The one entry: each module is one behaviour, bound by data- attributes, and leaves pages alone that do not use it.
+
+import { start as startAnnounce } from "./announce.js";
+import { start as startConfirm } from "./confirm.js";
+import { start as startDraft } from "./draft.js";
+import { start as startKeys } from "./keys.js";
+import { start as startTheme } from "./theme.js";
+
+startTheme();
+startConfirm();
+startDraft();
+startKeys();
+startAnnounce();
