@@ -103,7 +103,7 @@ def _start_all(supervisor: Supervisor, state: StackState, *, seed: bool) -> str:
 def _announce(state: StackState, accounts: str, seconds: float) -> None:
     say(f"\n{accounts.strip()}\n" if accounts.strip() else "")
     say(f"PLD Review is ready after {seconds:.1f} s: http://{LOOPBACK}:{state.ports['web']}/")
-    say(f"Logs: {paths.LOGS.relative_to(paths.ROOT)}/   Stop: Ctrl-C")
+    say(f"Logs: {paths.LOGS}/   Stop: Ctrl-C")
 
 
 def _python(name: str, environment: dict[str, str], *arguments: str) -> ProcessSpec:
@@ -112,18 +112,12 @@ def _python(name: str, environment: dict[str, str], *arguments: str) -> ProcessS
 
 def _web(state: StackState, environment: dict[str, str]) -> ProcessSpec:
     address = f"{LOOPBACK}:{state.ports['web']}"
-    options = "--worker-class gthread --workers 2 --threads 4 --graceful-timeout 4 --no-control-socket"
+    options = (
+        f"--bind {address} --worker-class gthread --workers 2 --threads 4 --graceful-timeout 4 --no-control-socket"
+    )
     return ProcessSpec(
         name="web",
-        argv=[
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "pld_app.wsgi:application",
-            "--bind",
-            address,
-            *options.split(),
-        ],
+        argv=[sys.executable, "-m", "gunicorn", "pld_app.wsgi:application", *options.split()],
         env=environment,
         cwd=paths.ROOT,
         ready=lambda: http_status(f"http://{address}/healthz") == 200,

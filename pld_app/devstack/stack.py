@@ -79,22 +79,17 @@ def start_servers(supervisor: Supervisor, *, home: Path, state: StackState, dura
     if "DATABASE_URL" not in os.environ:
         with timed("postgres"):
             port, password = state.ports["postgres"], state.database_password
-            supervisor.start_ready(
-                postgres_spec(home=home / "postgres", port=port, password=password, durable=durable)
-            )
+            supervisor.start_ready(postgres_spec(home=home / "postgres", port=port, password=password, durable=durable))
             ensure_database(port=port, password=password)
     if "REDIS_URL" not in os.environ:
         with timed("valkey"):
             port, password = state.ports["valkey"], state.valkey_password
-            supervisor.start_ready(
-                valkey_spec(home=home / "valkey", port=port, password=password, durable=durable)
-            )
+            supervisor.start_ready(valkey_spec(home=home / "valkey", port=port, password=password, durable=durable))
 
 
 def stack_environment(state: StackState, *, home: Path) -> dict[str, str]:
     """Our own environment plus all settings of the product; what the environment already sets wins."""
     defaults = {
-        "DJANGO_SETTINGS_MODULE": "pld_app.settings",
         "DATABASE_URL": postgres_url(state.ports["postgres"], state.database_password),
         "REDIS_URL": valkey_url(state.ports["valkey"], state.valkey_password),
         "PLD_SECRET_KEY": state.secret_key,
@@ -104,7 +99,7 @@ def stack_environment(state: StackState, *, home: Path) -> dict[str, str]:
         "PLD_MEDIA_ROOT": str(home / "media"),
         # Never made: without collected files the product serves static/ itself, always as it is now.
         "PLD_STATIC_ROOT": str(home / "staticfiles"),
-        "PLD_ENDPOINT_ALLOW_PRIVATE": "127.0.0.1",
+        "PLD_ENDPOINT_ALLOW_PRIVATE": "127.0.0.1,localhost",
     }
     return defaults | dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
 
