@@ -6,14 +6,12 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletionMessageParam
 
 from pld_app.model_edge.replies import Attempt, read_error, read_success
 from pld_app.model_edge.transport import (
@@ -186,29 +184,21 @@ class EndpointClient:
             clock.spent_s += time.monotonic() - started
 
     async def _content(self, body: dict[str, object]) -> bytes:
-        """The body of a 2xx answer, capped by the transport. Only the wire part of the SDK is used."""
-        model = str(body["model"])
-        extra = {name: value for name, value in body.items() if name not in {"model", "messages", "input"}}
-        if self._endpoint.kind == "embedding":
-            inputs = cast("list[str]", body["input"])
-            manager = self._sdk.embeddings.with_streaming_response.create(
-                model=model, input=inputs, encoding_format="float"
-            )
-            async with manager as answer:
-                return await answer.read()
-        messages = cast("Iterable[ChatCompletionMessageParam]", body["messages"])
-        chat = self._sdk.chat.completions.with_streaming_response.create(
-            model=model, messages=messages, extra_body=extra
-        )
-        async with chat as reply:
-            return await reply.read()
+        """The body of a 2xx answer, capped by the transport; we read it ourselves, so the SDK parses nothing.
+
+        `post` is the SDK's door for bodies built by the caller: `create` would spend a fifth of a call's CPU time on
+        copying the messages through its types, which matters with 32 calls at a time.
+        """
+        path = "/embeddings" if self._endpoint.kind == "embedding" else "/chat/completions"
+        response = await self._sdk.post(path, cast_to=httpx2.Response, body=body)
+        return response.content
 
     def _failure(self, error: Exception) -> Attempt:
         if isinstance(error, openai.APIStatusError):
             asked = parse_retry_after(error.response.headers, now=time.time())
             return read_error(error.status_code, error.response.content, asked, self._endpoint.api_key)
         if isinstance(error, AddressRefused):
-            return Attempt(outcome=Outcome.CONNECTION, error=str(error))
+            return Attempt(outcome=Outcome.CONNECTION, error=str(error), fatal=True)
         if isinstance(error, (BodyTooLarge, BodyEncoded)):
             limit = f"more than {MAX_BODY_BYTES // 2**20} MiB" if isinstance(error, BodyTooLarge) else "compressed"
             return Attempt(outcome=Outcome.TOO_LARGE, error=f"The reply is {limit} and was dropped.")

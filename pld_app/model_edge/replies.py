@@ -9,6 +9,7 @@ from pld_app.model_edge.strict_json import StrictJsonError, check_storable, load
 from pld_app.model_edge.types import RAW_CHARS, ChatBody, EmbeddingBody, Outcome, Secret, Vectors
 
 RETRY_STATUSES = frozenset({408, 409, 429})
+_ABOUT_THE_REQUEST = frozenset({400, 413, 422, 429})
 _ERROR_CHARS = 500
 _MODEL_CHARS = 120
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL | re.IGNORECASE)
@@ -16,7 +17,11 @@ _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL | re.IG
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One request and how it ended. `retryable` is about the failure only, not about attempts or time left."""
+    """One request and how it ended.
+
+    `retryable` is about the failure only, not about attempts or time left. `fatal` means every other call would end
+    the same way until a person acts (key, quota, address).
+    """
 
     outcome: Outcome
     text: str = ""
@@ -28,15 +33,24 @@ class Attempt:
     error: str = ""
     retryable: bool = False
     retry_after_s: float | None = None
-    quota_exhausted: bool = False
+    fatal: bool = False
     raw: str = ""
 
     @property
+    def answered(self) -> bool:
+        """The server did its part, even if the model's answer is of no use."""
+        return self.status == 200 and not self.provider_failed
+
+    @property
     def provider_failed(self) -> bool:
-        """The server, not this one question, is in trouble: what the circuit breaker counts. 429 has its own brake."""
-        failed = {Outcome.HTTP_ERROR, Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.TOO_LARGE}
+        """The server, not this one question, is in trouble: what the circuit breaker counts.
+
+        A rate limit has its own brake, and a request the server finds wrong (400, 413, 422) says nothing about others.
+        """
+        if self.outcome is Outcome.HTTP_ERROR:
+            return self.status not in _ABOUT_THE_REQUEST
         unreadable = self.outcome is Outcome.MALFORMED and not self.model_returned and self.prompt_tokens is None
-        return self.status != 429 and (self.outcome in failed or unreadable)
+        return unreadable or self.outcome in {Outcome.TIMEOUT, Outcome.CONNECTION}
 
 
 def readable(body: bytes, secret: Secret) -> str:
@@ -153,14 +167,14 @@ def read_success(content: bytes, body: ChatBody | EmbeddingBody, secret: Secret)
     try:
         value = _envelope(content)
     except StrictJsonError as error:
-        return malformed(secret.hide_in(str(error)).replace("\x00", ""), raw)
+        return malformed(readable(str(error).encode("utf-8", "replace"), secret), raw)
     answer = _answer(value, body)
     model = value.get("model")
     usage = value.get("usage")
     return replace(
         answer,
         status=200,
-        model_returned=readable(model.encode("utf-8", "replace"), secret)[:_MODEL_CHARS] if isinstance(model, str) else "",
+        model_returned=readable(str(model or "").encode("utf-8", "replace"), secret)[:_MODEL_CHARS],
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         raw="" if answer.vectors is not None else raw,
@@ -204,6 +218,6 @@ def read_error(status: int, content: bytes, retry_after_s: float | None, secret:
         error=f"{words} (status {status}{': ' + detail if detail else ''}).",
         retryable=not quota and (status in RETRY_STATUSES or status >= 500),
         retry_after_s=retry_after_s,
-        quota_exhausted=quota,
+        fatal=quota or status == 401,
         raw=readable(content, secret),
     )

@@ -5,8 +5,10 @@ The host name is resolved here, every address is checked, and the connection is 
 """
 
 import asyncio
+import functools
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -36,6 +38,12 @@ class BodyTooLarge(Exception):
 
 class BodyEncoded(Exception):
     """The reply is compressed although we asked for plain text; its real size cannot be bounded."""
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Reading the root certificates takes tens of milliseconds, so it is done once a process."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def check_url(url: str) -> None:
@@ -111,7 +119,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         limits = httpx2.Limits(
             max_connections=2 * endpoint.concurrency, max_keepalive_connections=endpoint.concurrency, keepalive_expiry=15
         )
-        self._inner = httpx2.AsyncHTTPTransport(trust_env=False, http2=False, retries=0, limits=limits)
+        self._inner = httpx2.AsyncHTTPTransport(verify=_tls(), trust_env=False, http2=False, retries=0, limits=limits)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url

@@ -69,6 +69,7 @@ class EndpointConfig:
     structured_output: StructuredOutput = "json_schema"
     allow_private: bool = False
     retry_base_s: float = 1.0
+    breaker_open_s: float = 30.0
 
     @property
     def attempt_deadline_s(self) -> float:
