@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -346,18 +346,22 @@ def stub_server(behaviour: Behaviour = "ok", *, latency_s: float = 0.0) -> Itera
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(_cancel_others())
         loop.close()
+
+
+async def _cancel_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
     log = Path(arguments.log).open("a", encoding="utf-8") if arguments.log else None  # noqa: ASYNC230, SIM115
     stub = StubServer(arguments.behaviour, latency_s=arguments.latency, log=log)
     server = await stub.listen(arguments.port)
-    print(stub.url, flush=True)
+    print(stub.url, flush=True)  # noqa: T201
     await server.serve_forever()
 
 
@@ -367,10 +371,8 @@ def main() -> None:
     parser.add_argument("--log", default="")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--behaviour", default="ok", help=", ".join(BEHAVIOURS))
-    try:
+    with suppress(KeyboardInterrupt):
         asyncio.run(_serve(parser.parse_args()))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

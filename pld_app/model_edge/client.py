@@ -13,14 +13,13 @@ from typing import Protocol
 import httpx2
 import openai
 
+from pld_app.model_edge.addresses import AddressRefusedError, check_url
 from pld_app.model_edge.replies import Attempt, read_error, read_success
 from pld_app.model_edge.transport import (
     MAX_BODY_BYTES,
-    AddressRefused,
-    BodyEncoded,
-    BodyTooLarge,
+    BodyEncodedError,
+    BodyTooLargeError,
     GuardedTransport,
-    check_url,
 )
 from pld_app.model_edge.types import (
     CallReply,
@@ -40,7 +39,7 @@ for _name in ("openai", "httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-class NotSent(Exception):
+class NotSentError(Exception):
     """The stream ended while this attempt waited for its turn."""
 
 
@@ -56,11 +55,11 @@ class Admission(Protocol):
     attempts: int
 
     def turn(self, tokens: int) -> AbstractAsyncContextManager[Turn]:
-        """Wait for a permit worth this many tokens. Raises NotSent when the stream has ended."""
+        """Wait for a permit worth this many tokens. Raises NotSentError when the stream has ended."""
         ...
 
     async def pause(self, seconds: float) -> None:
-        """Sleep between two attempts. Raises NotSent when the stream ends meanwhile."""
+        """Sleep between two attempts. Raises NotSentError when the stream ends meanwhile."""
         ...
 
 
@@ -94,8 +93,8 @@ def parse_retry_after(headers: httpx2.Headers, *, now: float) -> float | None:
 def backoff_s(endpoint: EndpointConfig, attempt: int, asked_s: float | None) -> float:
     """Seconds before the next try: what the server asked (plus up to 10 %), else full jitter that doubles to 30 s."""
     if asked_s is not None:
-        return asked_s * random.uniform(1.0, 1.1)
-    return random.uniform(0.0, min(_BACKOFF_CAP_S, endpoint.retry_base_s * 2.0 ** (attempt - 1)))
+        return asked_s * random.uniform(1.0, 1.1)  # noqa: S311
+    return random.uniform(0.0, min(_BACKOFF_CAP_S, endpoint.retry_base_s * 2.0 ** (attempt - 1)))  # noqa: S311
 
 
 class EndpointClient:
@@ -120,7 +119,10 @@ class EndpointClient:
         await self._sdk.close()
 
     async def call(self, request: CallRequest, admission: Admission) -> CallReply:
-        """Ask until answered, refused for good, or out of attempts or time. Raises NotSent only before the first try."""
+        """Ask until answered, refused for good, or out of attempts or time.
+
+        Raises NotSentError only if the stream ended before the first attempt.
+        """
         body = wire_body(self._endpoint, request)
         tokens = estimated_prompt_tokens(request) + estimated_output_tokens(self._endpoint, request)
         clock = _Clock(self._endpoint.call_deadline_s)
@@ -135,7 +137,7 @@ class EndpointClient:
                     break
                 await admission.pause(wait)
                 clock.spent_s += wait
-        except NotSent:
+        except NotSentError:
             if attempt is None:
                 raise
         return self._reply(request, attempt, admission.attempts, clock)
@@ -178,7 +180,12 @@ class EndpointClient:
         except TimeoutError:
             # Alive but too slow: the same question would take as long again, so it is not repeated.
             return Attempt(outcome=Outcome.TIMEOUT, error=f"The endpoint did not finish within {wall:g} s.")
-        except (openai.APIError, httpx2.RequestError, AddressRefused, BodyTooLarge, BodyEncoded) as error:
+        except (
+            openai.APIError,
+            httpx2.RequestError,
+            BodyTooLargeError,
+            BodyEncodedError,
+        ) as error:
             return self._failure(error)
         finally:
             clock.spent_s += time.monotonic() - started
@@ -197,10 +204,10 @@ class EndpointClient:
         if isinstance(error, openai.APIStatusError):
             asked = parse_retry_after(error.response.headers, now=time.time())
             return read_error(error.status_code, error.response.content, asked, self._endpoint.api_key)
-        if isinstance(error, AddressRefused):
+        if isinstance(error, AddressRefusedError):
             return Attempt(outcome=Outcome.CONNECTION, error=str(error), fatal=True)
-        if isinstance(error, (BodyTooLarge, BodyEncoded)):
-            limit = f"more than {MAX_BODY_BYTES // 2**20} MiB" if isinstance(error, BodyTooLarge) else "compressed"
+        if isinstance(error, (BodyTooLargeError, BodyEncodedError)):
+            limit = f"more than {MAX_BODY_BYTES // 2**20} MiB" if isinstance(error, BodyTooLargeError) else "compressed"
             return Attempt(outcome=Outcome.TOO_LARGE, error=f"The reply is {limit} and was dropped.")
         cause = error.__cause__ or error
         if isinstance(cause, httpx2.TimeoutException):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from pld_app.model_edge.client import MAX_WAIT_IN_PLACE_S, NotSent
+from pld_app.model_edge.client import MAX_WAIT_IN_PLACE_S, NotSentError
 from pld_app.model_edge.errors import ModelUnavailable
 from pld_app.model_edge.replies import Attempt
 from pld_app.model_edge.types import EndpointConfig
@@ -82,21 +82,21 @@ class Governor:
         self._waiters: list[asyncio.Future[None]] = []
 
     def end(self) -> None:
-        """Grant no more turns; those who wait get NotSent."""
+        """Grant no more turns; those who wait get NotSentError."""
         self.ended.set()
         self._wake()
 
     async def pause(self, seconds: float) -> None:
-        """Sleep. Raises NotSent as soon as the stream ends."""
+        """Sleep. Raises NotSentError as soon as the stream ends."""
         try:
             async with asyncio.timeout(seconds):
                 await self.ended.wait()
         except TimeoutError:
             return
-        raise NotSent
+        raise NotSentError
 
     async def enter(self, tokens: int) -> GrantedTurn:
-        """Wait for a turn. Raises NotSent when the stream has ended."""
+        """Wait for a turn. Raises NotSentError when the stream has ended."""
         delay = max(self._requests.reserve(1), self._tokens.reserve(tokens))
         if delay > 0:
             await self.pause(delay)
@@ -110,7 +110,7 @@ class Governor:
 
     def _may_go(self) -> bool:
         if self.ended.is_set():
-            raise NotSent
+            raise NotSentError
         if time.monotonic() < self._held_until or (self._circuit_open and self._probing):
             return False
         return self._active < self.limit

@@ -6,7 +6,6 @@ The host name is resolved here, every address is checked, and the connection is 
 
 import asyncio
 import functools
-import ipaddress
 import socket
 import ssl
 import time
@@ -15,69 +14,28 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from pld_app.model_edge.addresses import check_address
 from pld_app.model_edge.types import EndpointConfig
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _RESOLVED_FOR_S = 60.0
 _SENT_HEADERS = frozenset({b"host", b"accept", b"content-type", b"content-length", b"transfer-encoding", b"user-agent"})
-# Metadata services hand out credentials; no model runs there, whatever an admin allows.
-_NEVER = tuple(
-    ipaddress.ip_network(net) for net in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32")
-)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class AddressRefused(Exception):
-    """The URL leads where this endpoint may not go; nothing was sent."""
-
-
-class BodyTooLarge(Exception):
+class BodyTooLargeError(Exception):
     """The reply passed the cap and was dropped."""
 
 
-class BodyEncoded(Exception):
+class BodyEncodedError(Exception):
     """The reply is compressed although we asked for plain text; its real size cannot be bounded."""
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
-    """Reading the root certificates takes tens of milliseconds, so it is done once a process."""
+def _tls(scheme: str) -> ssl.SSLContext:
+    """Reading the root certificates takes over 0.1 s, so it is done once a process and not at all for plain http."""
+    if scheme == "http":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and nothing uses it
     return httpx2.create_ssl_context(trust_env=False)
-
-
-def check_url(url: str) -> None:
-    """Raise AddressRefused unless this is a plain http(s) base URL."""
-    try:
-        parts = urlsplit(url)
-        port_ok = parts.port != 0
-    except ValueError as error:
-        raise AddressRefused("The base URL is not a valid address.") from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
-        raise AddressRefused("The base URL must start with https:// (or http:// for a private server).")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise AddressRefused("The base URL must not hold a user, password, query or fragment.")
-
-
-def _real_address(address: IPAddress) -> IPAddress:
-    """The IPv4 address that an IPv6 form leads to, else the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else address)
-
-
-def check_address(text: str, *, scheme: str, allow_private: bool) -> None:
-    """Raise AddressRefused unless a request may go to this address (an IP address as text)."""
-    address = _real_address(ipaddress.ip_address(text.partition("%")[0]))
-    if any(address in network for network in _NEVER) or address.is_multicast or address.is_unspecified:
-        raise AddressRefused(f"The endpoint's address {address} is never allowed.")
-    if address.is_global:
-        if scheme != "https":
-            raise AddressRefused("A public endpoint must use https://, or the key would travel in the clear.")
-    elif not allow_private:
-        raise AddressRefused(f"The endpoint's address {address} is private and private addresses are not allowed for it.")
 
 
 class _CappedStream(httpx2.AsyncByteStream):
@@ -89,7 +47,7 @@ class _CappedStream(httpx2.AsyncByteStream):
         async for chunk in self._inner:
             received += len(chunk)
             if received > MAX_BODY_BYTES:
-                raise BodyTooLarge
+                raise BodyTooLargeError
             yield chunk
 
     async def aclose(self) -> None:
@@ -98,10 +56,10 @@ class _CappedStream(httpx2.AsyncByteStream):
 
 def _check_head(response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
-        raise BodyEncoded
+        raise BodyEncodedError
     length = response.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):
-        raise BodyTooLarge
+        raise BodyTooLargeError
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
@@ -117,9 +75,12 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._lock = asyncio.Lock()
         # Room for one connection that is still closing beside each call in flight.
         limits = httpx2.Limits(
-            max_connections=2 * endpoint.concurrency, max_keepalive_connections=endpoint.concurrency, keepalive_expiry=15
+            max_connections=2 * endpoint.concurrency,
+            max_keepalive_connections=endpoint.concurrency,
+            keepalive_expiry=15,
         )
-        self._inner = httpx2.AsyncHTTPTransport(verify=_tls(), trust_env=False, http2=False, retries=0, limits=limits)
+        tls = _tls(urlsplit(endpoint.base_url).scheme)
+        self._inner = httpx2.AsyncHTTPTransport(verify=tls, trust_env=False, http2=False, retries=0, limits=limits)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Never
 from urllib.parse import urlsplit
@@ -107,7 +107,8 @@ class CallRequest:
 
     key: str
     purpose: str
-    body: ChatBody | EmbeddingBody
+    # Prompts and replies hold customers' text, so no log line or traceback prints them by way of a repr.
+    body: ChatBody | EmbeddingBody = field(repr=False)
 
 
 class Outcome(StrEnum):
@@ -135,8 +136,8 @@ class CallReply:
 
     request: CallRequest
     outcome: Outcome
-    text: str = ""
-    vectors: Vectors | None = None
+    text: str = field(default="", repr=False)
+    vectors: Vectors | None = field(default=None, repr=False)
     model_returned: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -145,7 +146,7 @@ class CallReply:
     status: int | None = None
     error: str = ""
     retry_after_s: float | None = None
-    raw: str = ""
+    raw: str = field(default="", repr=False)
 
     @property
     def ok(self) -> bool:
