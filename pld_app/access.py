@@ -6,6 +6,7 @@ from typing import Any, Concatenate, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
+from django_htmx.middleware import HtmxDetails
 
 from pld_app.errors import NotAllowed
 from pld_app.models import Role, User
@@ -18,7 +19,8 @@ EVERYONE = frozenset(Role)
 class UserRequest(HttpRequest):
     """A request behind `roles_required`: its user is a signed-in account."""
 
-    user: User  # type: ignore[assignment]  # narrower than Django's, kept by the decorator below
+    user: User
+    htmx: HtmxDetails
 
 
 def roles_required[**P](
@@ -40,6 +42,6 @@ def roles_required[**P](
             return view(cast(UserRequest, request), *args, **kwargs)
 
         cast(Any, guarded).allowed_roles = allowed
-        return guarded
+        return cast(View[P], guarded)
 
     return decorate

@@ -8,13 +8,18 @@ from django.db import models, transaction
 
 from pld_app.models import AuditEvent, User
 
-type Json = str | int | bool | None | list["Json"] | Mapping[str, "Json"]
+type Json = str | int | bool | list["Json"] | Mapping[str, "Json"] | None
 
 SYSTEM_NAME = "system"
 
 
 def audit_record(
-    action: str, *, actor: User | None, subject: models.Model, data: Mapping[str, Json] | None = None, task_slug: str = ""
+    action: str,
+    *,
+    actor: User | None,
+    subject: models.Model,
+    data: Mapping[str, Json] | None = None,
+    task_slug: str = "",
 ) -> AuditEvent:
     """Append one event, named `noun.past_verb`, about `subject`; `actor` None means the system itself.
 

@@ -82,7 +82,7 @@ _HANDLERS: dict[str, Handler] = {}
 
 
 def job_handler(kind: str, *, run: Callable[[int, Lease], JobResult], on_dead: Callable[[int, str], None]) -> None:
-    """Register what a kind of job does. `run(subject_id, lease)`; `on_dead(subject_id, error)` marks the subject failed."""
+    """Register what a kind of job does; `on_dead(subject_id, error)` marks the subject of a buried job failed."""
     _HANDLERS[kind] = Handler(run, on_dead)
 
 
@@ -222,10 +222,15 @@ def jobs_sweep(*, limit: int = 100) -> int:
     now = timezone.now()
     stale = now - timedelta(seconds=10)
     unsent = Q(hinted_at__isnull=True) | Q(hinted_at__lt=stale)
-    due = Q(state=JobState.QUEUED, run_after__lte=now) & unsent | Q(state=JobState.RUNNING, lease_until__lt=now) & unsent
+    due = (
+        Q(state=JobState.QUEUED, run_after__lte=now) & unsent | Q(state=JobState.RUNNING, lease_until__lt=now) & unsent
+    )
     with transaction.atomic():
         ids = list(
-            Job.objects.filter(due).order_by("pk").select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit]
+            Job.objects.filter(due)
+            .order_by("pk")
+            .select_for_update(skip_locked=True)
+            .values_list("pk", flat=True)[:limit]
         )
         Job.objects.filter(pk__in=ids).update(hinted_at=now)
     for job_id in ids:

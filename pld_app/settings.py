@@ -136,12 +136,14 @@ STORAGES = {
 # Without collected files (tests, the demo) WhiteNoise serves straight from static/.
 WHITENOISE_USE_FINDERS = not STATIC_ROOT.exists()
 MEDIA_ROOT = Path(os.environ.get("PLD_MEDIA_ROOT", BASE_DIR / ".dev" / "media"))
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_HANDLERS = [
+    "pld_app.uploads.LimitUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
-IMPORT_MAX_BYTES = int(os.environ.get("PLD_IMPORT_MAX_BYTES", 100 * 1024 * 1024))
-IMPORT_MAX_ROWS = int(os.environ.get("PLD_IMPORT_MAX_ROWS", 200_000))
-IMPORT_MAX_FIELD_CHARS = 64 * 1024
+IMPORT_MAX_BYTES = int(os.environ.get("PLD_IMPORT_MAX_BYTES", str(100 * 1024 * 1024)))
+IMPORT_MAX_ROWS = int(os.environ.get("PLD_IMPORT_MAX_ROWS", "200000"))
 
 ENDPOINT_ALLOW_PRIVATE = _list("PLD_ENDPOINT_ALLOW_PRIVATE")
 

@@ -4,3 +4,9 @@ from django.apps import AppConfig
 class RulesConfig(AppConfig):
     name = "rules"
     verbose_name = "Rules"
+
+    def ready(self) -> None:
+        from pld_app.jobs import job_handler  # noqa: PLC0415  # models are loaded only now
+        from rules.services import imports  # noqa: PLC0415
+
+        job_handler(imports.JOB_KIND, run=imports.import_execute, on_dead=imports.import_failed)

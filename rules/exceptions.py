@@ -13,7 +13,9 @@ class InvalidTransition(WrongState):
 class Stale(WrongState):
     """The form was opened on an older version of the row."""
 
-    user_message = _("Someone changed this since you opened it. Nothing of yours was saved over it; look again and repeat.")
+    user_message = _(
+        "Someone changed this since you opened it. Nothing of yours was saved over it; look again and repeat."
+    )
 
 
 def refusal_from(error: IntegrityError) -> str | None:

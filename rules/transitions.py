@@ -42,7 +42,8 @@ def instruction_move(instruction: Instruction, to: InstructionStatus) -> None:
     current = InstructionStatus(instruction.status)
     if to != current and to not in INSTRUCTION_NEXT[current]:
         raise InvalidTransition(
-            f"This instruction is {current.label.lower()} and cannot become {to.label.lower()}. Reload to see what happened."
+            f"This instruction is {current.label.lower()} and cannot become {to.label.lower()}. "
+            "Reload to see what happened."
         )
     instruction.status = to
 

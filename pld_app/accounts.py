@@ -1,0 +1,39 @@
+"""Creating and deactivating accounts."""
+
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.shortcuts import get_object_or_404
+
+from pld_app.audit import audit_record
+from pld_app.errors import InvalidInput
+from pld_app.models import User
+
+
+@transaction.atomic
+def account_create(
+    *, by: User | None, username: str, display_name: str, role: str, password: str, domain: str = "", email: str = ""
+) -> User:
+    """Create an account with one role; raises ValidationError for a name taken or a reviewer without domain."""
+    user = User.objects.create_user(
+        username, password, display_name=display_name, role=role, domain=domain, email=email
+    )
+    audit_record("account.created", actor=by, subject=user, data={"role": role, "domain": domain})
+    return user
+
+
+@transaction.atomic
+def account_deactivate(*, user_id: int, by: User) -> User:
+    """Close an account; its history stays and its sessions end at once. Nobody closes their own."""
+    user = get_object_or_404(User.objects.select_for_update(), pk=user_id)
+    if user.pk == by.pk:
+        raise InvalidInput("You cannot deactivate your own account; ask another administrator.")
+    user.is_active = False
+    user.save(update_fields=["is_active"])
+    _sessions_end(user)
+    audit_record("account.deactivated", actor=by, subject=user)
+    return user
+
+
+def _sessions_end(user: User) -> None:
+    mine = [row.pk for row in Session.objects.iterator() if row.get_decoded().get("_auth_user_id") == str(user.pk)]
+    Session.objects.filter(pk__in=mine).delete()

@@ -1,0 +1,54 @@
+"""Accounts: created and deactivated by an administrator, never deleted."""
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.password_validation import validate_password
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from pld_app import accounts
+from pld_app.access import UserRequest, roles_required
+from pld_app.models import Role, User
+
+
+class AccountForm(forms.ModelForm[User]):
+    password = forms.CharField(
+        label=gettext_lazy("First password"),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        validators=[validate_password],
+        help_text=gettext_lazy("At least 12 characters. Hand it over by another way than e-mail."),
+    )
+
+    class Meta:
+        model = User
+        fields = ("username", "display_name", "email", "role", "domain")
+
+
+@roles_required(Role.ADMIN, Role.AUDITOR)
+@require_GET
+def account_list(request: UserRequest) -> HttpResponse:
+    page = Paginator(User.objects.order_by("-is_active", "display_name"), 25).get_page(request.GET.get("page"))
+    return render(request, "pld_app/account_list.html", {"page": page})
+
+
+@roles_required(Role.ADMIN)
+@require_http_methods(["GET", "POST"])
+def account_new(request: UserRequest) -> HttpResponse:
+    form = AccountForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        user = accounts.account_create(by=request.user, **form.cleaned_data)
+        messages.success(request, _("Created the account of %(name)s.") % {"name": user.display_name})
+        return redirect("accounts")
+    return render(request, "pld_app/account_new.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@roles_required(Role.ADMIN)
+@require_POST
+def account_deactivate(request: UserRequest, pk: int) -> HttpResponse:
+    user = accounts.account_deactivate(user_id=pk, by=request.user)
+    messages.success(request, _("%(name)s can no longer sign in.") % {"name": user.display_name})
+    return redirect("accounts")

@@ -1,0 +1,76 @@
+"""Model endpoints, configured by an administrator; keys stay in the environment."""
+
+import os
+
+from django import forms
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db import transaction
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods
+
+from pld_app.access import UserRequest, roles_required
+from pld_app.audit import Json, audit_record
+from pld_app.models import ModelEndpoint, Role, User
+
+
+class EndpointForm(forms.ModelForm[ModelEndpoint]):
+    class Meta:
+        model = ModelEndpoint
+        fields = (
+            "name",
+            "slug",
+            "kind",
+            "base_url",
+            "model",
+            "api_key_env",
+            "structured_output",
+            "concurrency",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "timeout_s",
+            "max_output_tokens",
+            "price_in",
+            "price_out",
+            "is_active",
+        )
+
+    def clean_api_key_env(self) -> str:
+        name: str = self.cleaned_data["api_key_env"]
+        if name and name not in os.environ:
+            raise forms.ValidationError(
+                _("The server has no environment variable of this name. Set it where the workers start.")
+            )
+        return name
+
+
+@roles_required(Role.ADMIN, Role.AUDITOR)
+@require_GET
+def endpoint_list(request: UserRequest) -> HttpResponse:
+    page = Paginator(ModelEndpoint.objects.all(), 25).get_page(request.GET.get("page"))
+    return render(request, "pld_app/endpoint_list.html", {"page": page})
+
+
+@roles_required(Role.ADMIN)
+@require_http_methods(["GET", "POST"])
+def endpoint_edit(request: UserRequest, endpoint: str | None = None) -> HttpResponse:
+    row = get_object_or_404(ModelEndpoint, slug=endpoint) if endpoint else None
+    form = EndpointForm(request.POST or None, instance=row)
+    if request.method == "POST" and form.is_valid():
+        saved = endpoint_save(form, user=request.user)
+        messages.success(request, _("Saved %(name)s.") % {"name": saved.name})
+        return redirect("endpoints")
+    context = {"form": form, "endpoint": row}
+    return render(request, "pld_app/endpoint_form.html", context, status=422 if form.errors else 200)
+
+
+@transaction.atomic
+def endpoint_save(form: EndpointForm, *, user: User) -> ModelEndpoint:
+    """Save the form's endpoint with its audit event."""
+    action = "endpoint.changed" if form.instance.pk else "endpoint.created"
+    endpoint = form.save()
+    data: dict[str, Json] = {"fields": list(form.changed_data), "base_url": endpoint.base_url, "model": endpoint.model}
+    audit_record(action, actor=user, subject=endpoint, data=data)
+    return endpoint

@@ -1,0 +1,77 @@
+"""Forms of tasks and imports."""
+
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from pld_app.models import EndpointKind, ModelEndpoint, Role
+from rules.models import Task
+
+
+class TraceUploadForm(forms.Form):
+    file = forms.FileField(
+        label=_("Trace file"),
+        help_text=_("JSON Lines or CSV in UTF-8, plain or gzipped, one trace a row (format trace.v1)."),
+    )
+
+
+class LinesField(forms.CharField):
+    """A list edited as one entry a line."""
+
+    widget = forms.Textarea(attrs={"rows": 4})
+
+    def prepare_value(self, value: Any) -> Any:  # a list from the row, or the text that was typed
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
+        entries = [line for line in lines if line]
+        if len(set(entries)) != len(entries):
+            raise forms.ValidationError(_("An entry stands twice."))
+        return entries
+
+
+class TaskForm(forms.ModelForm[Task]):
+    labels = LinesField(label=_("Labels"), help_text=_("One a line; fixed once traces are imported."))
+    input_fields = LinesField(label=_("Input fields"), help_text=_("One a line; the names every trace uses."))
+    signer_roles = forms.MultipleChoiceField(
+        label=_("Roles that may sign"),
+        choices=[(Role.SIGNATORY, Role.SIGNATORY.label), (Role.REVIEWER, Role.REVIEWER.label)],
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    class Meta:
+        model = Task
+        fields = (
+            "name",
+            "slug",
+            "description",
+            "labels",
+            "input_fields",
+            "domain_field",
+            "preamble",
+            "output_contract",
+            "teacher",
+            "embedder",
+            "student",
+            "signers_required",
+            "signer_roles",
+        )
+        widgets = {"description": forms.Textarea(attrs={"rows": 3})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        chat = ModelEndpoint.objects.filter(kind=EndpointKind.CHAT, is_active=True)
+        self._choices("teacher", chat)
+        self._choices("student", chat)
+        self._choices("embedder", ModelEndpoint.objects.filter(kind=EndpointKind.EMBEDDING, is_active=True))
+        if self.instance.pk and self.instance.traces.exists():
+            # Labels and fields are what the imported traces speak; changing them would orphan those.
+            for name in ("slug", "labels", "input_fields"):
+                self.fields[name].disabled = True
+
+    def _choices(self, name: str, queryset: Any) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = queryset

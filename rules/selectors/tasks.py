@@ -1,0 +1,81 @@
+"""What the home page and a task's overview show."""
+
+from dataclasses import dataclass
+
+from django.db.models import Count, Q, QuerySet
+from django.shortcuts import get_object_or_404
+
+from rules.models import ChannelName, Instruction, InstructionStatus, MiningRun, Publication, Ruleset, Task, TraceImport
+
+
+@dataclass(frozen=True)
+class ReviewCounts:
+    """Instructions of a task by where they stand; seeded ones are left out."""
+
+    open: int
+    second: int
+    approved: int
+    rejected: int
+
+    @property
+    def decided(self) -> int:
+        return self.approved + self.rejected
+
+    @property
+    def total(self) -> int:
+        return self.open + self.decided
+
+
+@dataclass(frozen=True)
+class TaskOverview:
+    task: Task
+    traces: dict[str, int]
+    review: ReviewCounts
+    last_import: TraceImport | None
+    last_run: MiningRun | None
+    last_ruleset: Ruleset | None
+    channels: list[tuple[ChannelName, Publication | None]]
+
+
+def task_get(slug: str) -> Task:
+    """The task, or 404."""
+    return get_object_or_404(Task.objects.select_related("teacher", "embedder", "student"), slug=slug)
+
+
+def task_list() -> QuerySet[Task]:
+    """Every task with the counts of its home-page row."""
+    open_states = [InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW]
+    return Task.objects.annotate(
+        open_count=Count("instructions", filter=Q(instructions__status__in=open_states), distinct=True),
+        approved_count=Count("instructions", filter=Q(instructions__status=InstructionStatus.APPROVED), distinct=True),
+        release_count=Count("releases", distinct=True),
+    ).order_by("name")
+
+
+def review_counts(task: Task) -> ReviewCounts:
+    """How far the review of a task is, in one query."""
+    is_open = Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
+    counted = Instruction.objects.filter(task=task, is_seeded=False).aggregate(
+        open=Count("pk", filter=is_open),
+        second=Count("pk", filter=is_open & Q(waiting="second")),
+        approved=Count("pk", filter=Q(status=InstructionStatus.APPROVED)),
+        rejected=Count("pk", filter=Q(status=InstructionStatus.REJECTED)),
+    )
+    return ReviewCounts(**counted)
+
+
+def task_overview(task: Task) -> TaskOverview:
+    """Where each step of the task stands: traces, mining, review, sign-off, channels."""
+    splits = task.traces.order_by().values_list("split").annotate(n=Count("pk"))
+    current: dict[str, Publication] = {}
+    for publication in task.publications.select_related("release").order_by("channel", "-pk").distinct("channel"):
+        current[publication.channel] = publication
+    return TaskOverview(
+        task=task,
+        traces=dict(splits),
+        review=review_counts(task),
+        last_import=task.imports.first(),
+        last_run=task.mining_runs.first(),
+        last_ruleset=task.rulesets.first(),
+        channels=[(channel, current.get(channel)) for channel in ChannelName],
+    )

@@ -1,0 +1,193 @@
+"""Importing trace files: the upload is recorded at once, its rows are read by a job."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import batched
+from pathlib import PurePath
+
+from django.conf import settings
+from django.core.files import File
+from django.db import connection, transaction
+from django.utils import timezone
+
+from pld_app.audit import Json, audit_record
+from pld_app.canonical import canonical_json, sha256_hex
+from pld_app.errors import InvalidInput
+from pld_app.jobs import JobResult, Lease, job_enqueue
+from pld_app.models import User
+from rules.limits import MAX_STORED_REJECTS
+from rules.models import ImportReject, ImportState, Task, Trace, TraceImport
+from rules.schemas import TraceRow
+from rules.trace_files import Accepted, Outcome, Rejected, UnreadableFile, read_trace_file
+
+BATCH = 500
+JOB_KIND = "trace_import"
+
+
+def import_create(*, task: Task, upload: "File[bytes]", file_name: str, user: User | None) -> TraceImport:
+    """Keep the uploaded file and queue its reading. Raises InvalidInput for an empty or too large file."""
+    size = upload.size
+    if not size:
+        raise InvalidInput("The file is empty. Choose a JSON Lines or CSV file with one trace a row.")
+    if size > settings.IMPORT_MAX_BYTES:
+        limit = settings.IMPORT_MAX_BYTES // (1024 * 1024)
+        raise InvalidInput(f"The file is larger than {limit} MiB. Compress it with gzip or split it.")
+    digest = hashlib.sha256()
+    for chunk in upload.chunks():
+        digest.update(chunk)
+    upload.seek(0)
+    with transaction.atomic():
+        trace_import = TraceImport(
+            task=task,
+            file_name=PurePath(file_name).name[:200],
+            file_sha256=digest.hexdigest(),
+            file_bytes=size,
+            created_by=user,
+        )
+        trace_import.file.save(f"{digest.hexdigest()[:16]}.traces", upload, save=False)
+        trace_import.save()
+        data: dict[str, Json] = {"file": trace_import.file_name, "sha256": trace_import.file_sha256, "bytes": size}
+        audit_record("import.created", actor=user, subject=trace_import, task_slug=task.slug, data=data)
+        job_enqueue(kind=JOB_KIND, subject_id=trace_import.pk, key=f"{JOB_KIND}:{trace_import.pk}", created_by=user)
+    return trace_import
+
+
+def import_execute(import_id: int, lease: Lease) -> JobResult:
+    """Read the file from its start; rows taken before a crash are recognised by their content."""
+    trace_import = TraceImport.objects.select_related("task").get(pk=import_id)
+    if trace_import.is_finished:
+        return JobResult.DONE
+    _import_restart(trace_import)
+    task = trace_import.task
+    try:
+        with trace_import.file.open("rb") as stream:
+            outcomes = read_trace_file(
+                stream,
+                labels=task.labels,
+                input_fields=task.input_fields,
+                max_bytes=4 * settings.IMPORT_MAX_BYTES,
+            )
+            rows = 0
+            for batch in batched(outcomes, BATCH):
+                rows += len(batch)
+                if rows > settings.IMPORT_MAX_ROWS:
+                    raise UnreadableFile(f"The file has more than {settings.IMPORT_MAX_ROWS} rows. Split it.")
+                _batch_write(trace_import, batch, position=min(stream.tell(), trace_import.file_bytes), lease=lease)
+    except UnreadableFile as error:
+        _import_finish(trace_import, ImportState.FAILED, str(error))
+    except FileNotFoundError:
+        _import_finish(trace_import, ImportState.FAILED, "The uploaded file is gone. Upload it again.")
+    else:
+        _import_finish(trace_import, ImportState.SUCCEEDED, "")
+    return JobResult.DONE
+
+
+def import_failed(import_id: int, error: str) -> None:
+    """The job was given up: say so on the import."""
+    _import_finish(TraceImport.objects.get(pk=import_id), ImportState.FAILED, f"Reading stopped: {error}")
+
+
+def _import_restart(trace_import: TraceImport) -> None:
+    with transaction.atomic():
+        trace_import.rejects.all().delete()
+        trace_import.state = ImportState.RUNNING
+        trace_import.bytes_read = trace_import.rows_new = trace_import.rows_unchanged = trace_import.rows_rejected = 0
+        trace_import.save(update_fields=["state", "bytes_read", "rows_new", "rows_unchanged", "rows_rejected"])
+
+
+def _batch_write(trace_import: TraceImport, batch: Sequence[Outcome], *, position: int, lease: Lease) -> None:
+    accepted = [outcome for outcome in batch if isinstance(outcome, Accepted)]
+    rejected = [outcome for outcome in batch if isinstance(outcome, Rejected)]
+    with transaction.atomic():
+        lease.check()
+        # Two imports into one task take turns, so that an id is judged against what is really there.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('trace_import'), %s)", [trace_import.task_id])
+        clashes = _rows_write(trace_import, accepted)
+        rejected += clashes
+        _rejects_write(trace_import, rejected)
+        trace_import.rows_rejected += len(rejected)
+        trace_import.bytes_read = position
+        trace_import.save(update_fields=["bytes_read", "rows_new", "rows_unchanged", "rows_rejected"])
+    lease.progressed()
+
+
+def _rows_write(trace_import: TraceImport, accepted: Sequence[Accepted]) -> list[Rejected]:
+    """Insert what is new, count what is known, and return the rows whose id stands for other content."""
+    hashes = {outcome.row.id: content_hash(outcome.row) for outcome in accepted}
+    known = {
+        external_id: (hash_, import_id)
+        for external_id, hash_, import_id in Trace.objects.filter(
+            task_id=trace_import.task_id, external_id__in=hashes
+        ).values_list("external_id", "content_hash", "first_import_id")
+    }
+    fresh = [outcome.row for outcome in accepted if outcome.row.id not in known]
+    Trace.objects.bulk_create([_trace(trace_import, row, hashes[row.id]) for row in fresh])
+    clashes = []
+    for outcome in accepted:
+        hash_, import_id = known.get(outcome.row.id, (hashes[outcome.row.id], trace_import.pk))
+        if hash_ != hashes[outcome.row.id]:
+            message = "A trace with this id but other content is there already. Give the new one its own id."
+            clashes.append(Rejected(outcome.line, "id taken", message, outcome.row.id[:200]))
+        elif import_id == trace_import.pk:
+            trace_import.rows_new += 1
+        else:
+            trace_import.rows_unchanged += 1
+    return clashes
+
+
+def content_hash(row: TraceRow) -> str:
+    """SHA-256 of the canonical row: the same trace imported twice has the same hash."""
+    return sha256_hex(canonical_json(row.model_dump()))
+
+
+def _trace(trace_import: TraceImport, row: TraceRow, hash_: str) -> Trace:
+    return Trace(
+        task_id=trace_import.task_id,
+        external_id=row.id,
+        input=row.input,
+        label=row.label,
+        rationale=row.rationale,
+        instruction=row.instruction.strip(),
+        teacher=row.teacher,
+        split=row.split,
+        metadata=row.metadata,
+        content_hash=hash_,
+        first_import=trace_import,
+    )
+
+
+def _rejects_write(trace_import: TraceImport, rejected: Iterable[Rejected]) -> None:
+    room = MAX_STORED_REJECTS - trace_import.rows_rejected
+    rows = [
+        ImportReject(
+            trace_import=trace_import, line=one.line, reason=one.reason, message=one.message, excerpt=one.excerpt
+        )
+        for one in list(rejected)[: max(room, 0)]
+    ]
+    ImportReject.objects.bulk_create(rows)
+
+
+def _import_finish(trace_import: TraceImport, state: ImportState, error: str) -> None:
+    with transaction.atomic():
+        trace_import.state = state
+        trace_import.error = error
+        trace_import.finished_at = timezone.now()
+        fields = ["state", "error", "finished_at"]
+        if state == ImportState.SUCCEEDED:
+            trace_import.bytes_read = trace_import.file_bytes
+            fields.append("bytes_read")
+        trace_import.save(update_fields=fields)
+        audit_record(
+            "import.finished",
+            actor=None,
+            subject=trace_import,
+            task_slug=trace_import.task.slug,
+            data={
+                "state": state,
+                "new": trace_import.rows_new,
+                "unchanged": trace_import.rows_unchanged,
+                "rejected": trace_import.rows_rejected,
+                "error": error,
+            },
+        )
