@@ -44,8 +44,12 @@ def make_task(slug: str = "nda", **fields: Any) -> Task:
     return Task.objects.create(slug=slug, **(values | fields))
 
 
-def make_endpoint(base_url: str, *, slug: str = "stub", kind: EndpointKind = EndpointKind.CHAT, **fields: Any) -> ModelEndpoint:
-    return ModelEndpoint.objects.create(slug=slug, name=slug, kind=kind, base_url=base_url, **({"model": "stub-1"} | fields))
+def make_endpoint(
+    base_url: str, *, slug: str = "stub", kind: EndpointKind = EndpointKind.CHAT, **fields: Any
+) -> ModelEndpoint:
+    return ModelEndpoint.objects.create(
+        slug=slug, name=slug, kind=kind, base_url=base_url, **({"model": "stub-1"} | fields)
+    )
 
 
 def make_trace(task: Task, **fields: Any) -> Trace:
@@ -62,10 +66,17 @@ def make_trace(task: Task, **fields: Any) -> Trace:
     return Trace.objects.create(task=task, **(values | fields))
 
 
-def make_instruction(task: Task, text: str = "If copies may be kept, then label Compliant.", **fields: Any) -> Instruction:
+def make_instruction(
+    task: Task, text: str = "If copies may be kept, then label Compliant.", **fields: Any
+) -> Instruction:
     """A proposed instruction with its mined text as revision 1."""
     number = 1 + Instruction.objects.filter(task=task).count()
-    values: dict[str, Any] = {"number": number, "label": "Compliant", "origin": InstructionOrigin.EXTRACTIVE, "topic": "copies"}
+    values: dict[str, Any] = {
+        "number": number,
+        "label": "Compliant",
+        "origin": InstructionOrigin.EXTRACTIVE,
+        "topic": "copies",
+    }
     instruction = Instruction.objects.create(task=task, **(values | fields))
     revision = Revision.objects.create(instruction=instruction, number=1, text=text, text_sha256=sha256_hex(text))
     instruction.current_revision = revision

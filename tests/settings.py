@@ -10,6 +10,6 @@ os.environ.setdefault("REDIS_URL", "redis://127.0.0.1:6379/15")
 os.environ.setdefault("PLD_ENDPOINT_ALLOW_PRIVATE", "127.0.0.1,localhost")
 os.environ.setdefault("PLD_MEDIA_ROOT", tempfile.mkdtemp(prefix="pld-test-media-"))
 
-from pld_app.settings import *  # noqa: E402, F403
+from pld_app.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

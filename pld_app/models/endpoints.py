@@ -26,7 +26,10 @@ class ModelEndpoint(models.Model):
     base_url = models.URLField(_("base URL"), max_length=300)
     model = models.CharField(_("model"), max_length=120)
     api_key_env = models.CharField(
-        _("environment variable with the key"), max_length=80, blank=True, help_text=_("Empty for a server without a key.")
+        _("environment variable with the key"),
+        max_length=80,
+        blank=True,
+        help_text=_("Empty for a server without a key."),
     )
     structured_output = models.CharField(max_length=12, choices=StructuredOutput, default=StructuredOutput.JSON_SCHEMA)
     concurrency = models.PositiveSmallIntegerField(_("calls at a time"), default=8)

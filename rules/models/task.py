@@ -24,20 +24,40 @@ class Task(models.Model):
     preamble = models.TextField(_("preamble"), help_text=_("Opens the student's system prompt."))
     output_contract = models.TextField(_("output contract"), help_text=_("Closes it: how to answer."))
     domain_field = models.CharField(
-        _("metadata key of the domain"), max_length=60, blank=True, help_text=_("Traces name their domain under this key.")
+        _("metadata key of the domain"),
+        max_length=60,
+        blank=True,
+        help_text=_("Traces name their domain under this key."),
     )
     teacher = models.ForeignKey(
-        "pld_app.ModelEndpoint", models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("teacher endpoint")
+        "pld_app.ModelEndpoint",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("teacher endpoint"),
     )
     embedder = models.ForeignKey(
-        "pld_app.ModelEndpoint", models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("embedding endpoint")
+        "pld_app.ModelEndpoint",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("embedding endpoint"),
     )
     student = models.ForeignKey(
-        "pld_app.ModelEndpoint", models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("student endpoint")
+        "pld_app.ModelEndpoint",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("student endpoint"),
     )
     signers_required = models.PositiveSmallIntegerField(_("signers required"), default=2)
     signer_roles = ArrayField(
-        models.CharField(max_length=12, choices=Role), default=default_signer_roles, verbose_name=_("roles that may sign")
+        models.CharField(max_length=12, choices=Role),
+        default=default_signer_roles,
+        verbose_name=_("roles that may sign"),
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
