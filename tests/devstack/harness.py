@@ -33,8 +33,8 @@ with Supervisor(logs=folder) as supervisor:
                 ready=lambda log=log: log.read_text().endswith("\\n"),
             )
         )
-    print("up", flush=True)
     try:
+        print("up", flush=True)
         supervisor.watch()
     except KeyboardInterrupt:
         print("stopping", flush=True)
