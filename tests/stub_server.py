@@ -226,6 +226,7 @@ class StubServer:
         self.behaviour = behaviour
         self.latency_s = latency_s
         self.requests: list[StubRequest] = []
+        self.connections = 0
         self.in_flight = 0
         self.max_in_flight = 0
         self.completed = 0
@@ -243,6 +244,7 @@ class StubServer:
         return server
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             async for path, headers, body in _http_requests(reader):
                 if not await self._handle(path, headers, body, reader, writer):

@@ -183,6 +183,7 @@ class EndpointClient:
         except (
             openai.APIError,
             httpx2.RequestError,
+            AddressRefusedError,
             BodyTooLargeError,
             BodyEncodedError,
         ) as error:

@@ -9,7 +9,7 @@ or not yet recorded by the caller, and a process killed at any moment repeats at
 
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -45,21 +45,21 @@ class CallStream:
         self._replies: queue.SimpleQueue[CallReply | BaseException] = queue.SimpleQueue()
         self._outstanding = 0
         self._stopped_at: float | None = None
-        self._runner = _runner(endpoint, self._replies)
+        self._runner: Runner | None = None  # started by the first call: a run answered from the ledger needs none
 
     def __enter__(self) -> "CallStream":
-        self._runner.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.close()
+        if self._runner is not None:
+            self._runner.close()
 
     @property
     def unavailable(self) -> ModelUnavailable | None:
         """Why the endpoint cannot be used now, once the stream found out."""
-        return self._runner.unavailable
+        return self._runner.unavailable if self._runner is not None else None
 
     def room(self) -> Iterator[CallReply]:
         """Yield replies until another request fits or the stream has ended (see `open`)."""
@@ -71,11 +71,16 @@ class CallStream:
         """Whether another request may be submitted; asks `should_stop`."""
         if self._stopped_at is None and self._should_stop():
             self._stopped_at = time.monotonic()
-            self._runner.end()
+            if self._runner is not None:
+                self._runner.end()
         return self._stopped_at is None and self.unavailable is None
 
     def submit(self, request: CallRequest) -> None:
-        """Start one call; only after `room` and while `open`."""
+        """Start one call; only after `room` and while `open`. Raises EndpointMisconfigured for a base URL not allowed."""
+        if self._runner is None:
+            runner = _runner(self._endpoint, self._replies)
+            runner.start()
+            self._runner = runner
         self._outstanding += 1
         self._runner.submit(request)
 
@@ -97,7 +102,8 @@ class CallStream:
         self._outstanding -= 1  # the caller is back, so this one is recorded
 
     def _poll(self) -> None:
-        if not self.open and self._stopped_at is not None and time.monotonic() - self._stopped_at > self._drain_s:
+        waited = not self.open and self._stopped_at is not None and time.monotonic() - self._stopped_at > self._drain_s
+        if waited and self._runner is not None:
             self._runner.cut()
 
 
@@ -107,7 +113,7 @@ def calls_stream(
     *,
     should_stop: Callable[[], bool],
     drain_s: float = DRAIN_S,
-) -> Iterator[CallReply]:
+) -> Generator[CallReply]:
     """Make the calls, `concurrency` at a time, and yield each reply as it completes.
 
     Every request read from `requests` gets exactly one reply. Ends early when `should_stop` says so. When the
