@@ -2,12 +2,14 @@
 
 import { start as startAnnounce } from "./announce.js";
 import { start as startConfirm } from "./confirm.js";
+import { start as startDismiss } from "./dismiss.js";
 import { start as startDraft } from "./draft.js";
 import { start as startKeys } from "./keys.js";
 import { start as startTheme } from "./theme.js";
 
 startTheme();
 startConfirm();
+startDismiss();
 startDraft();
 startKeys();
 startAnnounce();

@@ -31,8 +31,9 @@ function save(field) {
   if (!kept) say(text("DraftNotKept"), "danger");
 }
 
+// Not put off by further keys: someone who types without a pause is saved as well.
 function saveSoon(field) {
-  clearTimeout(timers.get(field));
+  if (timers.has(field)) return;
   timers.set(field, setTimeout(() => save(field), WAIT_MS));
 }
 

@@ -1,5 +1,6 @@
 // Single keys. <button data-key="a"> is pressed by A, outside fields, while shortcuts are on. A form is submitted, a field
 // focused. `?` opens <dialog data-keys-help>, which lists what works on this page. Enter, Backspace and Space are never bound.
+// <details data-menu> is closed by Escape; opened by its summary's key, it focuses its [data-focus-on-open].
 // <form data-submit-ctrl-enter> is submitted by Ctrl+Enter (or Cmd+Enter) from any of its fields.
 
 import { read, write } from "./store.js";
@@ -32,6 +33,9 @@ function press(element) {
   if (element.matches("form")) element.requestSubmit();
   else if (element.matches(FIELDS)) element.focus();
   else element.click();
+  // A fold opened by key is opened to type in it.
+  const fold = element.matches("summary") ? element.parentElement : null;
+  if (fold?.open) fold.querySelector("[data-focus-on-open]")?.focus();
 }
 
 function nameOf(element) {
@@ -85,8 +89,8 @@ function submitFormAround(event) {
   form.requestSubmit(form.querySelector("[data-submit-default]"));
 }
 
-function closeMenu() {
-  const menu = document.querySelector("details[data-menu][open]");
+function closeMenu(target) {
+  const menu = target.closest?.("details[data-menu][open]") ?? document.querySelector("details[data-menu][open]");
   if (!menu) return;
   menu.open = false;
   menu.querySelector("summary")?.focus();
@@ -96,7 +100,7 @@ function onKeydown(event) {
   if (event.isComposing || event.defaultPrevented) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return submitFormAround(event);
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape" && !document.querySelector("dialog[open]")) return closeMenu();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) return closeMenu(event.target);
   if (event.key.length !== 1 || event.key === " " || event.repeat || !keysAreOn()) return;
   if (event.target.closest?.(FIELDS)) return;
   if (event.key === "?") {
