@@ -4,31 +4,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pld_app.devstack import paths
 from pld_app.devstack.processes import say
 from pld_app.devstack.stack import throwaway_stack
 
 Command = Sequence[str]
+DJADE_TARGET = ("--target-version", "6.1")
 
 
 def _templates() -> list[str]:
     return sorted(str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "templates").rglob("*.html"))
 
 
+def _tool(name: str) -> str:
+    """A program of the environment that no `python -m` starts."""
+    return str(Path(sys.executable).with_name(name))
+
+
 def check_commands() -> dict[str, Command]:
-    """Name and command line (without the interpreter) of each check."""
-    templates = _templates()
+    """Name and command line of each check, in the order of running."""
+    python = sys.executable
     return {
-        "ruff check": ["-m", "ruff", "check", "."],
-        "ruff format": ["-m", "ruff", "format", "--check", "."],
-        "mypy": ["-m", "mypy", "."],
-        "djade": ["-m", "djade", "--check", "--target-version", "6.1", *templates],
-        "djlint": ["-m", "djlint", "--lint", "--profile", "django", "--quiet", "templates"],
-        # A command without a module of its own name that runs.
-        "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-        "manage.py check": ["manage.py", "check", "--fail-level", "WARNING"],
-        "makemigrations": ["manage.py", "makemigrations", "--check", "--dry-run"],
+        "ruff check": [python, "-m", "ruff", "check", "."],
+        "ruff format": [python, "-m", "ruff", "format", "--check", "."],
+        "mypy": [python, "-m", "mypy", "."],
+        "djade": [_tool("djade"), "--check", *DJADE_TARGET, *_templates()],
+        "djlint": [python, "-m", "djlint", "--lint", "--profile", "django", "--quiet", "templates"],
+        "import-linter": [_tool("lint-imports")],
+        "manage.py check": [python, "manage.py", "check", "--fail-level", "WARNING"],
+        "makemigrations": [python, "manage.py", "makemigrations", "--check", "--dry-run"],
     }
 
 
@@ -43,21 +49,20 @@ def check_run() -> int:
 
 def format_run() -> int:
     """Rewrite Python and templates to the project's format. Returns the exit code."""
-    templates = _templates()
-    lint = _here("-m", "ruff", "check", "--fix", ".")
-    layout = _here("-m", "ruff", "format", ".")
-    _here("-m", "djade", "--target-version", "6.1", *templates)  # it answers 1 when it changed a file
+    lint = _here(sys.executable, "-m", "ruff", "check", "--fix", ".")
+    layout = _here(sys.executable, "-m", "ruff", "format", ".")
+    _here(_tool("djade"), *DJADE_TARGET, *_templates())  # it answers 1 when it changed a file
     return max(lint, layout)
 
 
 def _here(*command: str) -> int:
-    return subprocess.run([sys.executable, *command], cwd=paths.ROOT, check=False).returncode
+    return subprocess.run(command, cwd=paths.ROOT, check=False).returncode
 
 
 def _passes(name: str, command: Command, environment: Mapping[str, str]) -> bool:
     started = time.monotonic()
     result = subprocess.run(
-        [sys.executable, *command],
+        command,
         cwd=paths.ROOT,
         check=False,
         env=dict(environment),

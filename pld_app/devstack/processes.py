@@ -36,7 +36,7 @@ class ProcessSpec:
     account: tuple[int, int] | None = None  # (uid, gid) to run as; None keeps our own
     stop_signal: signal.Signals = signal.SIGTERM
     urge_signal: signal.Signals | None = None
-    urge_after_seconds: float = 2.5
+    urge_after_seconds: float = 3.0
     stop_seconds: float = 6.0
     stage: int = 1
     ready: Callable[[], bool] | None = None
