@@ -6,22 +6,18 @@ space: it stays one numbered line and can neither open a section nor add an item
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pld_app.canonical import canonical_json, sha256_hex
 
-SCHEMA = "ruleset-manifest/v1"
+SCHEMA: Final = "ruleset-manifest/v1"
 LABELS_HEADING = "## Labels"
 INSTRUCTIONS_HEADING = "## Instructions"
 ANSWER_HEADING = "## Answer"
-
-# Every character at which str.splitlines (and so any careful reader of lines) breaks, with the blanks around it.
-_LINE_BREAKS = re.compile("[ \t]*[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]+[\\s]*")
 
 
 class _Frozen(BaseModel):
@@ -90,7 +86,7 @@ class Compiled:
 
 def one_line(text: str) -> str:
     """The text on one line: each run of line breaks, with the blanks around it, becomes one space."""
-    return _LINE_BREAKS.sub(" ", text).strip()
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def prompt_compile(preamble: str, labels: Sequence[str], instructions: Sequence[str], output_contract: str) -> str:

@@ -1,0 +1,176 @@
+"""Releases and what the channels point at."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from pld_app.audit import Json, audit_record
+from pld_app.errors import InvalidInput, NotAllowed, WrongState
+from pld_app.models import Role, User
+from rules.exceptions import Stale
+from rules.models import ChannelName, Publication, PublicationKind, Release, Ruleset, RulesetStatus, Task
+from rules.selectors import publishing as selectors
+from rules.services.refusals import database_refusals
+from rules.services.rulesets import (
+    may_withdraw,
+    require_role,
+    ruleset_lock,
+    ruleset_withdraw_unreleased,
+    withdraw_locked,
+)
+from rules.services.signing import password_confirm
+
+
+@database_refusals()
+@transaction.atomic
+def release_create(*, ruleset_id: int, signatory: User) -> Release:
+    """Give a signed ruleset the next version of its task. Raises WrongState when it is not signed or has a release."""
+    require_role(signatory, Role.SIGNATORY)
+    task_id = Ruleset.objects.values_list("task_id", flat=True).get(pk=ruleset_id)
+    # The same order of locks as the database's own guard: task, then ruleset.
+    task = Task.objects.select_for_update().get(pk=task_id)
+    ruleset = ruleset_lock(ruleset_id)
+    if ruleset.status != RulesetStatus.SIGNED:
+        raise WrongState(_("Only a signed ruleset can be released."))
+    version = 1 + task.releases.count()
+    data: dict[str, Json] = {
+        "version": version,
+        "manifest_sha256": ruleset.manifest_sha256,
+        "prompt_sha256": ruleset.prompt_sha256,
+    }
+    event = audit_record("release.created", actor=signatory, subject=ruleset, task_slug=task.slug, data=data)
+    return Release.objects.create(
+        task=task,
+        version=version,
+        ruleset=ruleset,
+        manifest_sha256=ruleset.manifest_sha256,
+        prompt=ruleset.prompt,
+        prompt_sha256=ruleset.prompt_sha256,
+        created_by=signatory,
+        event=event,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Move:
+    """A channel's pointer on its way to a release."""
+
+    kind: PublicationKind
+    release_id: int
+    channel: str
+    actor: User
+    expected_newest: int | None
+    reason: str = ""
+
+
+def release_publish(
+    *, release_id: int, channel: str, actor: User, password: str, expected_newest: int | None = None
+) -> Publication:
+    """Point a channel at a release, with the password again.
+
+    `expected_newest` is the key of the newest publication the person saw in the channel (0: none; None: not checked);
+    another one raises Stale.
+    """
+    kind = PublicationKind.PUBLISH
+    return _move_channel(
+        _Move(kind=kind, release_id=release_id, channel=channel, actor=actor, expected_newest=expected_newest),
+        password,
+    )
+
+
+def release_rollback(
+    *, release_id: int, channel: str, actor: User, password: str, reason: str, expected_newest: int | None = None
+) -> Publication:
+    """Point a channel back at a release that was in it before, with reason and password; else as `release_publish`."""
+    if not reason.strip():
+        raise InvalidInput(_("Say why you roll back."))
+    move = _Move(
+        kind=PublicationKind.ROLLBACK,
+        release_id=release_id,
+        channel=channel,
+        actor=actor,
+        expected_newest=expected_newest,
+        reason=reason.strip()[:300],
+    )
+    return _move_channel(move, password)
+
+
+def _move_channel(move: _Move, password: str) -> Publication:
+    require_role(move.actor, Role.SIGNATORY)
+    if move.channel not in ChannelName.values:
+        raise InvalidInput(_("There is no such channel."))
+    release = Release.objects.select_related("task").get(pk=move.release_id)
+    at = password_confirm(
+        actor=move.actor,
+        password=password,
+        subject=release,
+        task_slug=release.task.slug,
+        purpose="publish" if move.kind == PublicationKind.PUBLISH else "roll back",
+    )
+    return _publication_create(move, release, at)
+
+
+@database_refusals()
+@transaction.atomic
+def _publication_create(move: _Move, release: Release, authenticated_at: datetime) -> Publication:
+    task = Task.objects.select_for_update().get(pk=release.task_id)
+    # Locked so that a withdrawal at the same moment either comes first and is seen, or waits.
+    ruleset = ruleset_lock(release.ruleset_id)
+    if ruleset.status != RulesetStatus.SIGNED:
+        raise WrongState(_("The ruleset of this release was withdrawn. Publish another release."))
+    before = selectors.current_publication(task.pk, move.channel)
+    _require_news(task, move, before)
+    data: dict[str, Json] = {
+        "channel": move.channel,
+        "version": release.version,
+        "prompt_sha256": release.prompt_sha256,
+        "before": before.release.version if before else None,
+        "reason": move.reason,
+    }
+    action = "release.published" if move.kind == PublicationKind.PUBLISH else "release.rolled_back"
+    event = audit_record(action, actor=move.actor, subject=release, task_slug=task.slug, data=data)
+    return Publication.objects.create(
+        task=task,
+        channel=move.channel,
+        release=release,
+        kind=move.kind,
+        reason=move.reason,
+        actor=move.actor,
+        actor_name=str(move.actor),
+        authenticated_at=authenticated_at,
+        event=event,
+    )
+
+
+def _require_news(task: Task, move: _Move, before: Publication | None) -> None:
+    in_channel = task.publications.filter(channel=move.channel).order_by("-pk")
+    newest = in_channel.values_list("pk", flat=True).first() or 0
+    if move.expected_newest is not None and newest != move.expected_newest:
+        raise Stale(_("This channel moved since you opened the page. Look at what it serves now and repeat."))
+    if before is not None and before.release_id == move.release_id and before.pk == newest:
+        raise WrongState(_("This channel already serves this release."))
+
+
+def ruleset_withdraw(*, ruleset_id: int, actor: User, reason: str, password: str = "") -> Ruleset:
+    """Withdraw a ruleset with a reason: nothing of it is signed, released, published or served any more.
+
+    One that has a release takes a signatory and the password again, since it changes what the channels serve: they fall
+    back to the last valid release before it, or to nothing.
+    """
+    ruleset = Ruleset.objects.select_related("task").get(pk=ruleset_id)
+    if not Release.objects.filter(ruleset=ruleset).exists():
+        return ruleset_withdraw_unreleased(ruleset_id=ruleset_id, actor=actor, reason=reason)
+    if not may_withdraw(ruleset, actor):
+        raise NotAllowed
+    if not reason.strip():
+        raise InvalidInput(_("Say why you withdraw this ruleset."))
+    password_confirm(actor=actor, password=password, subject=ruleset, task_slug=ruleset.task.slug, purpose="withdraw")
+    return _withdraw_released(ruleset_id, actor, reason)
+
+
+@database_refusals()
+@transaction.atomic
+def _withdraw_released(ruleset_id: int, actor: User, reason: str) -> Ruleset:
+    return withdraw_locked(ruleset_lock(ruleset_id), actor, reason, released=True)

@@ -1,0 +1,90 @@
+"""What the database's guards refuse, in words for a person: a refusal is never an error page."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import IntegrityError, OperationalError
+from django.utils.translation import gettext_lazy as _
+
+from pld_app.errors import Message, NotAllowed, Refusal, WrongState
+from rules.exceptions import Stale, refusal_from
+
+_NO_LONGER_APPROVED: Message = _(
+    "An instruction of this ruleset is no longer approved as it stands here. Bring the draft up to date and look again."
+)
+_WORDS: dict[str, tuple[type[Refusal], Message]] = {
+    "only the approved text of an approved instruction": (Stale, _NO_LONGER_APPROVED),
+    "every text in a manifest is an approved one": (Stale, _NO_LONGER_APPROVED),
+    "the manifest must list exactly": (Stale, _NO_LONGER_APPROVED),
+    "an instruction of this ruleset is no longer approved": (
+        WrongState,
+        _("An instruction of this ruleset is no longer approved, so it cannot be released. Compose a new ruleset."),
+    ),
+    "the manifest must carry the sign-off policy": (
+        Stale,
+        _("The sign-off policy of the task changed while you froze this. Look at it and freeze again."),
+    ),
+    "only a draft ruleset takes": (Stale, _("This ruleset was frozen while you worked on it. Reload to see it.")),
+    "a frozen ruleset never changes": (Stale, _("This ruleset was frozen while you worked on it. Reload to see it.")),
+    "this ruleset is not in sign-off": (Stale, _("This ruleset is no longer in sign-off. Reload to see why.")),
+    "the signature is over another manifest": (
+        Stale,
+        _("You were shown another manifest. Reload and read this one."),
+    ),
+    "this account may not sign": (NotAllowed, _("Your account may not sign this ruleset.")),
+    "who composed or edited a ruleset": (NotAllowed, _("You composed or edited this ruleset, so others must sign it.")),
+    "re-authenticate": (WrongState, _("Your password was checked too long ago. Enter it again.")),
+    "only a signed ruleset is released": (WrongState, _("Only a signed ruleset can be released.")),
+    "only an active signatory": (NotAllowed, _("Only an active signatory may do this.")),
+    "the ruleset of this release was withdrawn": (
+        WrongState,
+        _("The ruleset of this release was withdrawn. Publish another release."),
+    ),
+    "a release goes to staging before production": (
+        WrongState,
+        _("A release goes to staging before production. Publish it to staging first."),
+    ),
+    "a rollback goes to a release that was in this channel": (
+        WrongState,
+        _("You can only roll back to a release that was in this channel before."),
+    ),
+}
+_UNIQUE: dict[str, Message] = {
+    "signature_one_per_person": _("You have already signed this ruleset."),
+    "ruleset_item_once": _("This instruction is already in the ruleset. Reload to see it."),
+    "rules_release_ruleset_id_key": _("This ruleset has been released already. Reload to see its release."),
+}
+_BUSY = frozenset({"40P01", "55P03"})  # deadlock_detected, lock_not_available
+
+
+@contextmanager
+def database_refusals() -> Iterator[None]:
+    """Turn what the database refuses by rule into a `Refusal`; any other error stays what it is.
+
+    Stands around the transaction, not inside it: what was written before the refusal must be rolled back first.
+    """
+    try:
+        yield
+    except (IntegrityError, OperationalError) as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _refusal(error: IntegrityError | OperationalError) -> Refusal | None:
+    cause = error.__cause__
+    if getattr(cause, "sqlstate", "") in _BUSY:
+        return WrongState(_("Someone else is changing this at this moment. Try again."))
+    if not isinstance(error, IntegrityError):
+        return None
+    unique = _UNIQUE.get(getattr(getattr(cause, "diag", None), "constraint_name", None) or "")
+    if unique is not None:
+        return WrongState(unique)
+    said = refusal_from(error)
+    if said is None:
+        return None
+    for start, (kind, words) in _WORDS.items():
+        if said.startswith(start):
+            return kind(words)
+    return WrongState(_("This was refused: %(why)s.") % {"why": said})

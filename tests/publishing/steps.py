@@ -1,0 +1,101 @@
+"""The way of a ruleset in few words: each step as the person who may take it."""
+
+from django.db import transaction
+
+from pld_app.audit import audit_record
+from pld_app.models import User
+from rules.models import (
+    ChannelName,
+    Decision,
+    DecisionKind,
+    Instruction,
+    InstructionStatus,
+    Meaning,
+    Publication,
+    Release,
+    Ruleset,
+    Signature,
+    Task,
+)
+from rules.services.publishing import release_create, release_publish
+from rules.services.rulesets import ruleset_create, ruleset_freeze
+from rules.services.signing import ruleset_sign
+from tests.factories import PASSWORD, approve_directly, make_instruction
+
+
+def approved(task: Task, reviewer: User, count: int = 3) -> list[Instruction]:
+    """Instructions this reviewer has approved."""
+    texts = [f"If clause {number} allows copies, then label Compliant." for number in range(1, count + 1)]
+    return [approve_directly(make_instruction(task, text), reviewer) for text in texts]
+
+
+def draft(task: Task, composer: User, count: int = 3) -> Ruleset:
+    """A draft of `count` approved instructions."""
+    approved(task, composer, count)
+    return ruleset_create(task=task, composer=composer)
+
+
+def frozen(task: Task, composer: User, count: int = 3) -> Ruleset:
+    """A ruleset in sign-off."""
+    ruleset = draft(task, composer, count)
+    return ruleset_freeze(ruleset_id=ruleset.pk, editor=composer, version=ruleset.version)
+
+
+def reopen(instruction: Instruction, reviewer: User) -> None:
+    """Reopen past the services, as the database demands it: event, decision, then status."""
+    instruction.refresh_from_db()
+    with transaction.atomic():
+        event = audit_record("instruction.reopened", actor=reviewer, subject=instruction)
+        revision = instruction.current_revision
+        assert revision is not None
+        Decision.objects.create(
+            instruction=instruction, revision=revision, kind=DecisionKind.REOPEN, actor=reviewer, event=event
+        )
+        instruction.status = InstructionStatus.IN_REVIEW
+        instruction.approved_revision = None
+        instruction.save(update_fields=["status", "approved_revision"])
+
+
+def sign(ruleset: Ruleset, signer: User, meaning: Meaning = Meaning.APPROVED) -> Signature:
+    return ruleset_sign(
+        ruleset_id=ruleset.pk,
+        signer=signer,
+        password=PASSWORD,
+        meaning=meaning,
+        manifest_sha256=ruleset.manifest_sha256,
+    )
+
+
+def signed(task: Task, composer: User, first: User, second: User, count: int = 3) -> Ruleset:
+    """A ruleset that two people have signed."""
+    ruleset = frozen(task, composer, count)
+    sign(ruleset, first, Meaning.REVIEWED)
+    sign(ruleset, second)
+    ruleset.refresh_from_db()
+    return ruleset
+
+
+def released(task: Task, composer: User, first: User, second: User, count: int = 3) -> Release:
+    """A release nobody has published yet."""
+    return release_create(ruleset_id=signed(task, composer, first, second, count).pk, signatory=first)
+
+
+def publish(release: Release, actor: User, channel: ChannelName = ChannelName.STAGING) -> Publication:
+    return release_publish(release_id=release.pk, channel=channel, actor=actor, password=PASSWORD)
+
+
+def in_production(task: Task, composer: User, first: User, second: User, count: int = 3) -> Release:
+    """A release that went to staging and then to production."""
+    release = released(task, composer, first, second, count)
+    publish(release, first)
+    publish(release, first, ChannelName.PRODUCTION)
+    return release
+
+
+def again(task: Task, composer: User, first: User, second: User) -> Release:
+    """One more release of the instructions approved by now."""
+    ruleset = ruleset_create(task=task, composer=composer)
+    ruleset = ruleset_freeze(ruleset_id=ruleset.pk, editor=composer, version=ruleset.version)
+    sign(ruleset, first)
+    sign(ruleset, second)
+    return release_create(ruleset_id=ruleset.pk, signatory=first)
