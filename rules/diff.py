@@ -19,17 +19,17 @@ type Pair = tuple[Op, str]
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 _WORD = re.compile(r"\w+")
 
-_POLARITY = frozenset(
-    "not no never none neither nor cannot without unless except only if must shall should may might can could"
-    " will would always any all every each both either".split()
+# Words that decide what is allowed; matched in lower case.
+_POLARITY = re.compile(
+    r"\b(?:not|no|never|none|neither|nor|cannot|without|unless|except|only|if|must|shall|should|may|might|can|could"
+    r"|will|would|always|any|all|every|each|both|either|\w+n['\u2019]t)\b"
 )
-_CONTRACTION = re.compile(r"\b\w+n['’]t\b")
-_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*%?")
-_NUMBER_WORDS = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half third"
-    " quarter once twice first second day days week weeks month months year years"
-    " january february march april june july august september october november december".split()
+_NUMBER = re.compile(
+    r"\d+(?:[.,:/-]\d+)*%?"
+    r"|\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
+    r"|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million"
+    r"|billion|half|third|quarter|once|twice|first|second|days?|weeks?|months?|years?|january|february|march|april"
+    r"|june|july|august|september|october|november|december)\b"
 )
 # Beyond this many words a comparison would be slow, and a highlight of little help.
 _SHARED_MAX_WORDS = 1_500
@@ -49,8 +49,8 @@ def word_diff(before: str, after: str) -> list[Pair]:
     codes = matcher.get_opcodes()
     for index, (tag, i1, i2, j1, j2) in enumerate(codes):
         text = "".join(old[i1:i2])
-        inside = 0 < index < len(codes) - 1
-        if tag == "equal" and not (inside and text.isspace()):
+        beside_a_swap = 0 < index < len(codes) - 1 and "replace" in {codes[index - 1][0], codes[index + 1][0]}
+        if tag == "equal" and not (beside_a_swap and text.isspace()):
             pairs += _changed(removed, added)
             pairs.append(("equal", text))
             removed = added = ""
@@ -116,8 +116,8 @@ def _quoted(words: Sequence[str]) -> str:
 def risky_changes(before: str, after: str, labels: Sequence[str]) -> list[Risk]:
     """The dangerous differences between two texts, at most one of each kind. A warning, never a refusal."""
     found = [
-        _risk("polarity", _polarity_words(before), _polarity_words(after)),
-        _risk("number", _numbers(before), _numbers(after)),
+        _risk("polarity", _found(_POLARITY, before), _found(_POLARITY, after)),
+        _risk("number", _found(_NUMBER, before), _found(_NUMBER, after)),
         _risk("label", _labels(before, labels), _labels(after, labels)),
     ]
     return [risk for risk in found if risk]
@@ -128,14 +128,8 @@ def _risk(kind: Literal["polarity", "number", "label"], before: Counter[str], af
     return Risk(kind, removed, added) if removed or added else None
 
 
-def _polarity_words(text: str) -> Counter[str]:
-    lowered = text.lower()
-    return Counter([word for word in _WORD.findall(lowered) if word in _POLARITY] + _CONTRACTION.findall(lowered))
-
-
-def _numbers(text: str) -> Counter[str]:
-    words = [word for word in _WORD.findall(text.lower()) if word in _NUMBER_WORDS]
-    return Counter(_NUMBER.findall(text) + words)
+def _found(pattern: re.Pattern[str], text: str) -> Counter[str]:
+    return Counter(pattern.findall(text.lower()))
 
 
 def _labels(text: str, labels: Sequence[str]) -> Counter[str]:

@@ -44,6 +44,11 @@ def without_hidden(text: str) -> str:
     return "".join(char for char in text if not is_hidden(char))
 
 
+def spelled(text: str) -> str:
+    """The text with each hidden character written out, for example as [U+202E]."""
+    return "".join(f"[{code_point(char)}]" if is_hidden(char) else char for char in text)
+
+
 def reveal(text: str, *, shared: bool = False) -> list[Segment]:
     """The text cut into readable stretches and one segment for each hidden character, in order."""
     segments: list[Segment] = []

@@ -1,0 +1,59 @@
+"""The queue's filter and the one form behind every decision; both only parse."""
+
+from collections.abc import Mapping
+
+from django import forms
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from pld_app.models import Domain, User
+from rules.models import Task
+from rules.selectors.review_filter import ALL_DOMAINS, ReviewFilter, Tab
+
+type Choices = list[tuple[str, str | Promise]]
+
+
+class QueueFilterForm(forms.Form):
+    """Choices of the queue's filter, from the query string; what does not fit falls back to its preset."""
+
+    tab = forms.ChoiceField(choices=Tab, required=False, widget=forms.HiddenInput)
+    domain = forms.ChoiceField(label=_("Domain"), required=False)
+    label = forms.ChoiceField(label=_("Label"), required=False)
+    topic = forms.CharField(label=_("Topic"), required=False, max_length=200, widget=forms.Select)
+    text = forms.CharField(
+        label=_("Search"), required=False, max_length=200, widget=forms.TextInput(attrs={"type": "search"})
+    )
+
+    def __init__(self, data: Mapping[str, str], *, task: Task, user: User, topics: list[str] | None = None) -> None:
+        self.presets = {"tab": Tab.OPEN.value, "domain": user.domain or ALL_DOMAINS}
+        super().__init__({**self.presets, **{key: value for key, value in data.items() if value}})
+        domains: Choices = [(ALL_DOMAINS, _("All domains")), *Domain.choices]
+        labels: Choices = [("", _("All labels")), *((label, label) for label in task.labels)]
+        self._choose("domain", domains)
+        self._choose("label", labels)
+        self.fields["topic"].widget.choices = [("", _("All topics")), *((topic, topic) for topic in topics or [])]
+
+    def _choose(self, name: str, choices: Choices) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = choices
+
+    def to_filter(self) -> ReviewFilter:
+        self.is_valid()
+        fit = {**self.presets, **{key: value for key, value in self.cleaned_data.items() if value}}
+        return ReviewFilter(
+            tab=Tab(fit["tab"]),
+            domain=fit["domain"],
+            label=fit.get("label", ""),
+            topic=fit.get("topic", ""),
+            text=fit.get("text", ""),
+        )
+
+
+class DecisionForm(forms.Form):
+    """What a decision sends; whether it is enough is for the service to say."""
+
+    version = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+    reason = forms.CharField(required=False)
+    note = forms.CharField(required=False, widget=forms.Textarea)
+    text = forms.CharField(required=False, strip=False, widget=forms.Textarea)

@@ -1,0 +1,292 @@
+"""What the queue and the card show: everything loaded here, in a number of queries that does not grow with the rows."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.core.paginator import Page, Paginator
+from django.db.models import Q
+from django.shortcuts import get_object_or_404
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pld_app.models import AuditEvent, User
+from rules.diff import Pair, Risk, diff_summary, mark_shared, risky_changes, word_diff
+from rules.hidden_text import Segment, hidden_in, readable, reveal, spelled
+from rules.models import (
+    Decision,
+    DecisionKind,
+    Evidence,
+    EvidenceRole,
+    Instruction,
+    InstructionStatus,
+    MicroRule,
+    ReasonCode,
+    Revision,
+    Ruleset,
+    RulesetStatus,
+    Task,
+    Trace,
+)
+from rules.selectors.review_filter import ReviewFilter, review_rows
+
+PAGE_ROWS = 25
+OPEN_EVIDENCE = 3
+_EXCERPT_CHARS = 220
+_TIMELINE_ROWS = 50
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    instruction: Instruction
+    excerpt: list[Segment]
+    label_index: int | None
+    author: User | None
+
+
+def queue_page(
+    task: Task, view: ReviewFilter, user: User, number: str | None
+) -> tuple[Page[Instruction], list[QueueRow]]:
+    """One page of 25 rows, and the same rows made ready to show."""
+    page = Paginator(review_rows(task, view, user), PAGE_ROWS).get_page(number)
+    return page, [_queue_row(task, instruction) for instruction in page.object_list]
+
+
+def _queue_row(task: Task, instruction: Instruction) -> QueueRow:
+    revision = instruction.current_revision
+    text = revision.text if revision else ""
+    return QueueRow(
+        instruction=instruction,
+        excerpt=reveal(readable(text, _EXCERPT_CHARS)),
+        label_index=label_index(task, instruction.label),
+        author=revision.author if revision else None,
+    )
+
+
+def label_index(task: Task, label: str) -> int | None:
+    """The label's place in the task, which picks its colour and pattern; None for one the task no longer has."""
+    return task.labels.index(label) if label in task.labels else None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """A trace made ready to show; words it shares with the rule are marked."""
+
+    trace: Trace
+    label_index: int | None
+    inputs: list[tuple[str, list[Segment]]]
+    rationale: list[Segment]
+    is_cited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One recorded action on the instruction, newest first on the card."""
+
+    at: datetime
+    actor: str
+    status: str
+    title: str | Promise
+    revision: int | None
+    reason: str | Promise
+    note: str
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that one screen of review shows, apart from its place in the queue."""
+
+    task: Task
+    instruction: Instruction
+    revision: Revision
+    text: list[Segment]
+    hidden: list[str]
+    label_index: int | None
+    mined: Revision | None
+    pairs: list[Pair]
+    summary: str
+    risks: list[Risk]
+    supporting: list[TraceView]
+    contradicting: list[TraceView]
+    looked_through: int
+    cluster_traces: int
+    timeline: list[TimelineEntry]
+    provenance: list[tuple[str, str, bool]]
+    rulesets: list[Ruleset] = field(default_factory=list)
+    undo: Decision | None = None
+    is_own_edit: bool = False
+
+
+def instruction_get(slug: str, number: int) -> Instruction:
+    """The instruction with all its own row points at, or 404 (also for one that a shell left without a text)."""
+    rows = Instruction.objects.filter(current_revision__isnull=False)
+    related = rows.select_related("task", "run", "cluster", "current_revision__author")
+    return get_object_or_404(related, task__slug=slug, number=number)
+
+
+def card_of(instruction: Instruction, user: User) -> Card:
+    """The card of one instruction (from `instruction_get`) for this person."""
+    task, revision = instruction.task, _text_of(instruction)
+    mined = instruction.revisions.filter(number=1).first() if revision.number > 1 else None
+    pairs = shown_diff(mined.text, revision.text) if mined else []
+    evidence = _evidence(instruction, revision.text)
+    return Card(
+        task=task,
+        instruction=instruction,
+        revision=revision,
+        text=reveal(revision.text),
+        hidden=hidden_in(revision.text),
+        label_index=label_index(task, instruction.label),
+        mined=mined,
+        pairs=pairs,
+        summary=diff_summary(pairs) if mined else "",
+        risks=risky_changes(mined.text, revision.text, task.labels) if mined else [],
+        supporting=evidence[EvidenceRole.SUPPORTING],
+        contradicting=evidence[EvidenceRole.CONTRADICTING],
+        looked_through=_looked_through(instruction),
+        cluster_traces=instruction.cluster.size if instruction.cluster else 0,
+        timeline=timeline_of(instruction),
+        provenance=_provenance(instruction),
+        rulesets=_rulesets_holding(instruction),
+        undo=last_decision(task, user),
+        is_own_edit=revision.author_id == user.pk,
+    )
+
+
+def _text_of(instruction: Instruction) -> Revision:
+    # `instruction_get` lets no other one through.
+    assert instruction.current_revision is not None
+    return instruction.current_revision
+
+
+def shown_diff(before: str, after: str) -> list[Pair]:
+    """The word diff with invisible characters spelled out as [U+202E], so that it cannot be read in a false order."""
+    return [(op, spelled(text)) for op, text in word_diff(before, after)]
+
+
+def _evidence(instruction: Instruction, rule: str) -> dict[str, list[TraceView]]:
+    rows = Evidence.objects.filter(instruction=instruction, rank__lte=OPEN_EVIDENCE).select_related("trace")
+    found: dict[str, list[TraceView]] = {role: [] for role in EvidenceRole.values}
+    for row in rows.order_by("role", "rank"):
+        found[row.role].append(_trace_view(instruction.task, row.trace, rule, is_cited=row.is_cited))
+    return found
+
+
+def _trace_view(task: Task, trace: Trace, rule: str, *, is_cited: bool = False) -> TraceView:
+    inputs: dict[str, str] = trace.input
+    known = [name for name in task.input_fields if name in inputs]
+    names = known + [name for name in inputs if name not in known]
+    return TraceView(
+        trace=trace,
+        label_index=label_index(task, trace.label),
+        inputs=[(name, mark_shared(str(inputs[name]), rule)) for name in names],
+        rationale=mark_shared(trace.rationale, rule),
+        is_cited=is_cited,
+    )
+
+
+def _looked_through(instruction: Instruction) -> int:
+    """How many traces of the same topic the run compared, so that "no contradiction" says among how many."""
+    if instruction.cluster is None:
+        return instruction.support + instruction.contradictions
+    same_topic = Q(cluster__run=instruction.cluster.run_id, cluster__topic=instruction.cluster.topic)
+    return MicroRule.objects.filter(same_topic).count()
+
+
+def timeline_of(instruction: Instruction, *, after_version: int | None = None) -> list[TimelineEntry]:
+    """What was done to an instruction, newest first; with `after_version` only what happened since that version."""
+    events = AuditEvent.objects.filter(object_type="instruction", object_id=str(instruction.pk)).order_by("-pk")
+    entries = events[:_TIMELINE_ROWS]
+    return [
+        _timeline_entry(event)
+        for event in entries
+        if after_version is None or int(event.data.get("version", 0)) > after_version
+    ]
+
+
+_TITLES: dict[str, tuple[str, str | Promise]] = {
+    "instruction.proposed": ("proposed", gettext_lazy("Proposed by mining")),
+    "instruction.approved": ("approve", gettext_lazy("Approved")),
+    "instruction.edited": ("edited", gettext_lazy("Edited; a second reviewer approves")),
+    "instruction.rejected": ("reject", gettext_lazy("Rejected")),
+    "instruction.deferred": ("defer", gettext_lazy("Deferred")),
+    "instruction.sent_back": ("send_back", gettext_lazy("Sent back")),
+    "instruction.reopened": ("in_review", gettext_lazy("Reopened")),
+    "instruction.superseded": ("superseded", gettext_lazy("Superseded")),
+}
+
+
+def _timeline_entry(event: AuditEvent) -> TimelineEntry:
+    status, title = _TITLES.get(event.action, ("", event.action))
+    undone = event.data.get("undone")
+    if undone in DecisionKind.values:
+        title = _("Undone: %(what)s") % {"what": str(DecisionKind(undone).label).lower()}
+    reason = event.data.get("reason", "")
+    return TimelineEntry(
+        at=event.at,
+        actor=event.actor_name,
+        status=status,
+        title=title,
+        revision=event.data.get("revision"),
+        reason=ReasonCode(reason).label if reason in ReasonCode.values else str(reason),
+        note=str(event.data.get("note", "")),
+        is_final=event.action in {"instruction.approved", "instruction.rejected"},
+    )
+
+
+def _provenance(instruction: Instruction) -> list[tuple[str, str, bool]]:
+    """(name, value, is a hash) of everything recorded about where the text came from, nested keys joined by a dot."""
+    return [(name, value, bool(_HASH.fullmatch(value))) for name, value in _flat(instruction.provenance)]
+
+
+def _flat(value: object, name: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name} · {_words(key)}" if name else _words(key))
+    elif isinstance(value, list):
+        yield name, ", ".join(str(inner) for inner in value) or "-"
+    elif value not in (None, ""):
+        yield name, str(value)
+
+
+def _words(key: object) -> str:
+    return str(key).replace("_", " ")
+
+
+def _rulesets_holding(instruction: Instruction) -> list[Ruleset]:
+    """Frozen, unreleased rulesets that reopening would withdraw."""
+    if instruction.status != InstructionStatus.APPROVED:
+        return []
+    frozen = Ruleset.objects.filter(status__in=[RulesetStatus.IN_SIGN_OFF, RulesetStatus.SIGNED], release__isnull=True)
+    return list(frozen.filter(items__instruction=instruction).defer("manifest", "prompt").order_by("number"))
+
+
+def last_decision(task: Task, user: User) -> Decision | None:
+    """This person's newest decision in the task if it can still be undone, with its instruction."""
+    decisions = Decision.objects.filter(actor=user, instruction__task=task).select_related("instruction", "event")
+    last = decisions.order_by("-pk").first()
+    if last is None or last.kind in {DecisionKind.EDIT, DecisionKind.REOPEN}:
+        return None
+    return last if last.event.data.get("version") == last.instruction.version else None
+
+
+def edit_is_risky(instruction: Instruction) -> bool:
+    """Whether the present text differs dangerously from the mined one: what the card then warns of."""
+    texts = list(instruction.revisions.order_by("number").values_list("text", flat=True))
+    return bool(risky_changes(texts[0], texts[-1], instruction.task.labels))
+
+
+def cluster_traces(instruction: Instruction, number: str | None) -> tuple[Page[Trace], list[TraceView]]:
+    """The traces an instruction was drawn from, and of its topic with other labels: 25 a page, members first."""
+    traces = Trace.objects.filter(task=instruction.task).order_by("pk")
+    if instruction.cluster_id:
+        traces = traces.filter(micro_rules__cluster=instruction.cluster_id)
+    else:
+        traces = traces.filter(pk__in=Evidence.objects.filter(instruction=instruction).values("trace"))
+    page = Paginator(traces, PAGE_ROWS).get_page(number)
+    rule = _text_of(instruction).text
+    return page, [_trace_view(instruction.task, trace, rule) for trace in page.object_list]

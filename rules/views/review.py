@@ -1,0 +1,187 @@
+"""The review queue and the card; each decision is a plain form that leads to the next card."""
+
+from collections.abc import Callable
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from pld_app.access import UserRequest, roles_required
+from pld_app.errors import InvalidInput, WrongState
+from pld_app.models import Role
+from rules.forms_review import DecisionForm, QueueFilterForm
+from rules.models import DecisionKind, Instruction, ReasonCode, Task
+from rules.selectors import review as selectors
+from rules.selectors.review_filter import ReviewFilter, place_of, queue_counts, topics_of
+from rules.services import review as services
+from rules.views.review_refused import Refused, show_conflict, typed_back
+
+
+@roles_required()
+@require_GET
+def review_queue(request: UserRequest, slug: str) -> HttpResponse:
+    task = get_object_or_404(Task, slug=slug)
+    form = QueueFilterForm(request.GET.dict(), task=task, user=request.user, topics=topics_of(task))
+    view = form.to_filter()
+    page, rows = selectors.queue_page(task, view, request.user, request.GET.get("page"))
+    counts = queue_counts(task, view, request.user)
+    context = {"task": task, "form": form, "view": view, "page": page, "rows": rows, "counts": counts}
+    return render(request, "rules/review_queue.html", context)
+
+
+@roles_required()
+@require_GET
+@vary_on_headers("HX-Request")
+def instruction_detail(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _card(request, selectors.instruction_get(slug, number))
+
+
+@roles_required()
+@require_GET
+def instruction_traces(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    instruction = selectors.instruction_get(slug, number)
+    page, traces = selectors.cluster_traces(instruction, request.GET.get("page"))
+    context = {"task": instruction.task, "instruction": instruction, "page": page, "traces": traces}
+    return render(request, "rules/instruction_traces.html", context | {"view": _view_of(request, instruction.task)})
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_approve(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.APPROVE, services.instruction_approve, "note")
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_edit(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.EDIT, services.instruction_edit, "text", "note")
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_reject(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.REJECT, services.instruction_reject, "reason", "note")
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_defer(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.DEFER, services.instruction_defer, "note")
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_send_back(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.SEND_BACK, services.instruction_send_back, "reason", "note")
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_reopen(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.REOPEN, services.instruction_reopen, "note")
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_undo(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    return _decide(request, slug, number, DecisionKind.REOPEN, services.instruction_undo)
+
+
+def _decide(
+    request: UserRequest, slug: str, number: int, kind: DecisionKind, act: Callable[..., object], *fields: str
+) -> HttpResponse:
+    """Run one action on the named fields and go on; a refusal shows what happened with everything that was typed."""
+    instruction = selectors.instruction_get(slug, number)
+    view = _view_of(request, instruction.task)
+    form = DecisionForm(request.POST)
+    if not form.is_valid():
+        raise InvalidInput(str(next(iter(form.errors.values()))[0]))
+    sent = form.cleaned_data
+    said = {name: sent[name] for name in fields}
+    try:
+        done = act(instruction_id=instruction.pk, reviewer=request.user, version=sent["version"], **said)
+    except WrongState as refusal:
+        return show_conflict(request, instruction, view, kind=kind, sent=sent, refusal=refusal)
+    except InvalidInput as refusal:
+        return _card(request, instruction, typed_back(kind, sent, refusal))
+    return _go_on(request, instruction, view, kind, done)
+
+
+def _view_of(request: UserRequest, task: Task) -> ReviewFilter:
+    return QueueFilterForm(request.GET.dict(), task=task, user=request.user).to_filter()
+
+
+def _card(request: UserRequest, instruction: Instruction, refused: Refused | None = None) -> HttpResponse:
+    view = _view_of(request, instruction.task)
+    context = {
+        "card": selectors.card_of(instruction, request.user),
+        "task": instruction.task,
+        "instruction": instruction,
+        "view": view,
+        "place": place_of(instruction, view, request.user),
+        "may_decide": request.user.role == Role.REVIEWER,
+        "reasons": ReasonCode.choices,
+        "refused": refused,
+    }
+    template = "rules/instruction_detail.html#card" if request.htmx else "rules/instruction_detail.html"
+    response = render(request, template, context, status=422 if refused else 200)
+    if refused:
+        # The address stays that of the card: the form's own takes no GET.
+        response["HX-Push-Url"] = "false"
+    return response
+
+
+_SAID = {
+    DecisionKind.APPROVE: gettext_lazy("Approved #%(number)s."),
+    DecisionKind.EDIT: gettext_lazy("Edited #%(number)s; a second reviewer approves it."),
+    DecisionKind.REJECT: gettext_lazy("Rejected #%(number)s."),
+    DecisionKind.DEFER: gettext_lazy("Deferred #%(number)s."),
+    DecisionKind.SEND_BACK: gettext_lazy("Sent back #%(number)s."),
+    DecisionKind.REOPEN: gettext_lazy("#%(number)s is in review again."),
+}
+
+
+def _go_on(
+    request: UserRequest, instruction: Instruction, view: ReviewFilter, kind: DecisionKind, done: object
+) -> HttpResponse:
+    """To the next open card of the same view; after a reopening or a dangerous edit, to this card again."""
+    said = [str(_SAID[kind]) % {"number": instruction.number}]
+    here = _card_url(instruction, instruction.number, view)
+    if isinstance(done, services.Reopened):
+        return _redirect(request, here, said + _withdrawn(done.withdrawn))
+    clear = f"instruction-{instruction.pk}" if kind == DecisionKind.EDIT else ""
+    if kind == DecisionKind.EDIT and selectors.edit_is_risky(instruction):
+        return _redirect(request, here, [*said, _("Look at the warnings beside it.")], clear)
+    place = place_of(instruction, view, request.user, open_only=True)
+    goal = place.next or place.first
+    if goal is None:
+        nothing = _("Nothing is left to decide in this view.")
+        return _redirect(request, _queue_url(instruction.task, view), [*said, nothing], clear)
+    left = ngettext("%(count)d left.", "%(count)d left.", place.total) % {"count": place.total}
+    return _redirect(request, _card_url(instruction, goal, view), [*said, left], clear)
+
+
+def _withdrawn(numbers: tuple[int, ...]) -> list[str]:
+    if not numbers:
+        return []
+    message = ngettext("This withdrew ruleset %(numbers)s.", "This withdrew rulesets %(numbers)s.", len(numbers))
+    return [message % {"numbers": ", ".join(str(number) for number in numbers)}]
+
+
+def _redirect(request: UserRequest, url: str, said: list[str], clear: str = "") -> HttpResponse:
+    # The tag names the browser's kept draft that is now on record; the next page lets it go.
+    messages.success(request, " ".join(said), extra_tags=clear)
+    return redirect(url)
+
+
+def _card_url(instruction: Instruction, number: int, view: ReviewFilter) -> str:
+    return f"{reverse('instruction-detail', args=[instruction.task.slug, number])}?{view.query}"
+
+
+def _queue_url(task: Task, view: ReviewFilter) -> str:
+    return f"{reverse('review-queue', args=[task.slug])}?{view.query}"
