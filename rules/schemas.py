@@ -1,6 +1,6 @@
 """What crosses an edge: rows of trace files and replies of the teacher."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -41,3 +41,17 @@ class SynthesisReply(BaseModel):
 
     instruction: Annotated[str, StringConstraints(min_length=1, max_length=MAX_INSTRUCTION_CHARS)]
     cited: Annotated[list[int], Field(min_length=1, max_length=200)]
+
+
+class MiningParameters(BaseModel):
+    """How a run clusters and drafts; stored with the run. `resolution` None: chosen by stability."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["leiden", "louvain", "dbscan"] = "leiden"
+    neighbours: Annotated[int, Field(ge=2, le=100)] = 15
+    resolution: Annotated[float, Field(gt=0, le=50)] | None = None
+    eps: Annotated[float, Field(gt=0, lt=2)] = 0.4
+    min_samples: Annotated[int, Field(ge=1, le=100)] = 6
+    max_conditions: Annotated[int, Field(ge=0, le=10)] = 3
+    seed: int = 0

@@ -1,3 +1,10 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from rules.views import mining as views
+
+urlpatterns = [
+    path("mining/", views.mining_list, name="mining-list"),
+    path("mining/new/", views.mining_new, name="mining-new"),
+    path("mining/<int:pk>/", views.mining_detail, name="mining-detail"),
+    path("mining/<int:pk>/cancel/", views.mining_cancel, name="mining-cancel"),
+]

@@ -1,0 +1,124 @@
+"""Stages 2 and 3: vectors for the micro-rules, then topics and clusters."""
+
+from collections.abc import Iterator
+from itertools import batched
+
+from django.db import connection, transaction
+
+from pld_app.errors import InvalidInput
+from pld_app.model_edge import CallRequest, EmbeddingBody, Outcome
+from pld_app.model_edge.ledger import recorded_calls
+from rules.mining.arrays import FloatArray
+from rules.mining.clusters import Clustering, ClusterParameters, cluster_microrules
+from rules.mining.names import topic_terms
+from rules.mining.report import clustering_figures
+from rules.models import Cluster, MicroRule
+from rules.services.mining_run import EMBED_BATCH, Mined, RunContext
+
+
+def embeddings_ask(context: RunContext) -> None:
+    """Have the embedding endpoint answer for every micro-rule; without one there is nothing to ask."""
+    rules = context.run.micro_rules.exclude(text="").order_by("trace_id")
+    if context.run.embedder is None:
+        return
+    texts = list(rules.values_list("text", flat=True))
+    embedding_blocks(context, texts)
+
+
+def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
+    """The vectors of `texts` in their order, EMBED_BATCH texts a block; what the ledger holds is not asked again."""
+    embedder = context.run.embedder
+    assert embedder is not None
+    requests = list(_embedding_requests(texts))
+    blocks: dict[str, FloatArray] = {}
+    for recorded in recorded_calls(embedder, requests, scope=context.call_scope, should_stop=context.should_stop):
+        if recorded.outcome is Outcome.CANCELLED:
+            continue
+        if recorded.vectors is None:
+            raise InvalidInput(f"The embedding endpoint did not answer: {recorded.error}")
+        blocks[recorded.request.key] = recorded.vectors
+        context.progress(min(len(blocks) * EMBED_BATCH, len(texts)), len(texts))
+    if len(blocks) < len(requests):
+        context.check_going_on()
+    return [blocks[request.key] for request in requests]
+
+
+def _embedding_requests(texts: list[str]) -> Iterator[CallRequest]:
+    for number, batch in enumerate(batched(texts, EMBED_BATCH)):
+        yield CallRequest(key=str(number), purpose="embed", body=EmbeddingBody(tuple(batch)))
+
+
+def clusters_write(context: RunContext) -> None:
+    """Cluster the micro-rules and write the outcome in one transaction; a repeated call writes the same anew."""
+    mined = context.mined
+    if not mined.rules:
+        raise InvalidInput("No trace gave a micro-rule. See the failed extractions of this run.")
+    chosen = context.parameters
+    clustering = cluster_microrules(
+        mined.vectors,
+        mined.labels,
+        ClusterParameters(
+            method=chosen.method,
+            neighbours=chosen.neighbours,
+            resolution=chosen.resolution,
+            eps=chosen.eps,
+            min_samples=chosen.min_samples,
+            seed=chosen.seed,
+        ),
+    )
+    with transaction.atomic():
+        context.check_lease()
+        _clusters_replace(context, mined, clustering)
+        context.run.figures = _figures(mined, clustering)
+        context.run.save(update_fields=["figures"])
+    context.progress(len(mined.rules), len(mined.rules))
+
+
+def _clusters_replace(context: RunContext, mined: Mined, clustering: Clustering) -> None:
+    run = context.run
+    run.clusters.all().delete()
+    terms = topic_terms(mined.texts, clustering.topics, labels=run.task.labels)
+    first_row: dict[int, int] = {}
+    for row, number in enumerate(clustering.clusters.tolist()):
+        first_row.setdefault(number, row)
+    rows = {
+        number: Cluster(
+            run=run,
+            number=number + 1,
+            topic=int(clustering.topics[first_row[number]]) + 1,
+            terms=", ".join(terms[int(clustering.topics[first_row[number]])])[:200],
+            label=mined.rules[first_row[number]].trace.label,
+            size=size,
+        )
+        for number, size in enumerate(clustering.cluster_sizes)
+    }
+    Cluster.objects.bulk_create(rows.values())
+    placed = [
+        (rule.pk, rows[number].pk)
+        for rule, number in zip(mined.rules, clustering.clusters.tolist(), strict=True)
+        if number >= 0
+    ]
+    _members_update(placed)
+
+
+def _members_update(placed: list[tuple[int, int]]) -> None:
+    # One statement for any number of rows: bulk_update would build a CASE of a line for each.
+    table = MicroRule._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table} m SET cluster_id = v.cluster "  # noqa: S608  # the table's name is our own
+            "FROM unnest(%s::bigint[], %s::bigint[]) AS v(rule, cluster) WHERE m.id = v.rule",
+            [[rule for rule, _cluster in placed], [cluster for _rule, cluster in placed]],
+        )
+
+
+def _figures(mined: Mined, clustering: Clustering) -> dict[str, object]:
+    """The report's figures. The yardstick is read here for the first time, after all is decided."""
+    marks = [rule.trace.metadata.get("yardstick") for rule in mined.rules]
+    yardstick = [str(mark) for mark in marks] if all(marks) else None
+    figures = clustering_figures(clustering.topics, clustering.clusters, mined.labels, yardstick)
+    trials = [
+        {"resolution": trial.resolution, "stability": round(trial.stability, 4), "topics": round(trial.topics, 1)}
+        for trial in clustering.trials
+    ]
+    return figures.as_json() | {"noise": clustering.noise, "resolution": clustering.resolution, "trials": trials}

@@ -1,0 +1,144 @@
+"""What the stages of a run share: its lease, its progress, its end, and the micro-rules with their vectors."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from django.db import transaction
+from django.utils import timezone
+
+from pld_app.audit import Json, audit_record
+from pld_app.jobs import Lease
+from rules.mining.arrays import FloatArray
+from rules.mining.vectors import centre, embed_tfidf
+from rules.models import MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
+from rules.prompts import VERSION
+from rules.schemas import MiningParameters
+from rules.transitions import mining_run_move
+
+LOCAL_EMBEDDING = "TF-IDF and truncated SVD, 64 dimensions, computed here"
+EMBED_BATCH = 64
+
+
+class Cancelled(Exception):
+    """A person asked the run to stop."""
+
+
+class SliceOver(Exception):
+    """This worker's turn is over; the run goes on in the next one."""
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The usable micro-rules of a run in trace order, with their centred unit vectors of shape (n, d)."""
+
+    rules: list[MicroRule]
+    vectors: FloatArray
+
+    @property
+    def texts(self) -> list[str]:
+        return [rule.text for rule in self.rules]
+
+    @property
+    def labels(self) -> list[str]:
+        return [rule.trace.label for rule in self.rules]
+
+
+class RunContext:
+    """One worker's work on one run. `lease` is None only when no worker holds the run any more."""
+
+    def __init__(self, run: MiningRun, lease: Lease | None) -> None:
+        self.run = run
+        self.lease = lease
+        self.parameters = MiningParameters.model_validate(run.parameters)
+
+    def check_lease(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+
+    @property
+    def slice_over(self) -> bool:
+        return self.lease is not None and self.lease.slice_over
+
+    def should_stop(self) -> bool:
+        """Whether to make no further model call: cancelled, lease lost, or the time slice is over."""
+        if self.lease is not None and (self.lease.lost.is_set() or self.lease.slice_over):
+            return True
+        return MiningRun.objects.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists()
+
+    def check_cancelled(self) -> None:
+        """Raise Cancelled when a person asked for it, LeaseLost when another worker took over."""
+        self.check_lease()
+        if MiningRun.objects.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists():
+            raise Cancelled
+
+    def check_going_on(self) -> None:
+        """Raise what ended a stream of calls early, if anything did: Cancelled, LeaseLost or SliceOver."""
+        self.check_cancelled()
+        if self.slice_over:
+            raise SliceOver
+
+    def stage_begin(self, stage: MiningStage) -> None:
+        if self.run.stage != stage:
+            self.run.stage = stage
+            self.run.done = self.run.total = 0
+            self.run.save(update_fields=["stage", "done", "total"])
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how far the stage is; also tells the job that this attempt gets on."""
+        self.run.done, self.run.total = done, total
+        MiningRun.objects.filter(pk=self.run.pk).update(done=done, total=total)
+        if self.lease is not None:
+            self.lease.progressed()
+
+    @property
+    def call_scope(self) -> str:
+        """Mining asks each question once for all runs, so its calls share one scope."""
+        return ""
+
+    @cached_property
+    def mined(self) -> Mined:
+        """The micro-rules and vectors; computed once a worker, from rows and recorded calls alone."""
+        rules = list(
+            self.run.micro_rules.exclude(origin=MicroRuleOrigin.FAILED).select_related("trace").order_by("trace_id")
+        )
+        texts = [rule.text for rule in rules]
+        return Mined(rules, centre(self._endpoint_vectors(texts) if self.run.embedder else self._local_vectors(texts)))
+
+    def _local_vectors(self, texts: list[str]) -> FloatArray:
+        return embed_tfidf(texts, labels=self.run.task.labels, seed=self.parameters.seed)
+
+    def _endpoint_vectors(self, texts: list[str]) -> FloatArray:
+        from rules.services.mining_clusters import embedding_blocks  # noqa: PLC0415  # it needs this module's context
+
+        blocks = embedding_blocks(self, texts)
+        return np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
+
+    def provenance(self) -> dict[str, object]:
+        """Where a candidate of this run came from, the same for all of them."""
+        run = self.run
+        return {
+            "run": run.number,
+            "parameters": run.parameters,
+            "prompt_version": VERSION,
+            "embedding": run.embedder.model if run.embedder else LOCAL_EMBEDDING,
+            "teacher": run.teacher.model if run.teacher else "",
+        }
+
+
+@transaction.atomic
+def run_finish(context: RunContext, state: RunState, error: str, figures: dict[str, object] | None = None) -> None:
+    """Close the run, with its one event; in the transaction of the caller where there is one."""
+    run = context.run
+    context.check_lease()
+    mining_run_move(run, state)
+    run.error = error
+    run.finished_at = timezone.now()
+    run.figures = run.figures | (figures or {})
+    run.save(update_fields=["state", "error", "finished_at", "figures"])
+    data: dict[str, Json] = {
+        "state": state.value,
+        "error": error,
+        "candidates": int(str(run.figures.get("candidates", 0))),
+    }
+    audit_record("mining.finished", actor=None, subject=run, task_slug=run.task.slug, data=data)

@@ -1,0 +1,108 @@
+"""Starting, watching and cancelling mining runs."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from pld_app.access import UserRequest, roles_required
+from pld_app.models import Role
+from rules.models import MiningRun, Split
+from rules.schemas import MiningParameters
+from rules.selectors import mining as selectors
+from rules.selectors.tasks import task_get
+from rules.services import mining as services
+
+PER_PAGE = 25
+
+
+class MiningForm(forms.Form):
+    method = forms.ChoiceField(
+        label=gettext_lazy("Clustering"),
+        choices=[
+            ("leiden", gettext_lazy("Neighbourhood graph with Leiden (default)")),
+            ("louvain", gettext_lazy("Neighbourhood graph with Louvain")),
+            ("dbscan", gettext_lazy("DBSCAN, as in the paper: drops what fits nowhere")),
+        ],
+        initial="leiden",
+    )
+    resolution = forms.FloatField(
+        label=gettext_lazy("Resolution"),
+        required=False,
+        min_value=0.01,
+        max_value=50,
+        help_text=gettext_lazy("Higher gives more and smaller topics. Left empty, stability chooses it."),
+    )
+    neighbours = forms.IntegerField(label=gettext_lazy("Neighbours"), initial=15, min_value=2, max_value=100)
+    eps = forms.FloatField(
+        label=gettext_lazy("eps (DBSCAN)"), initial=0.4, min_value=0.01, max_value=1.99, help_text=gettext_lazy("Cosine distance.")
+    )
+    min_samples = forms.IntegerField(label=gettext_lazy("min_samples (DBSCAN)"), initial=6, min_value=1, max_value=100)
+    max_conditions = forms.IntegerField(
+        label=gettext_lazy("Further conditions in a draft"), initial=3, min_value=0, max_value=10
+    )
+
+    def parameters(self) -> MiningParameters:
+        return MiningParameters.model_validate(self.cleaned_data)
+
+
+@roles_required()
+@require_GET
+def mining_list(request: UserRequest, slug: str) -> HttpResponse:
+    task = task_get(slug)
+    page = Paginator(selectors.mining_runs(task), PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "rules/mining_list.html", {"task": task, "page": page})
+
+
+@roles_required(Role.ADMIN)
+@require_http_methods(["GET", "POST"])
+def mining_new(request: UserRequest, slug: str) -> HttpResponse:
+    task = task_get(slug)
+    form = MiningForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        run = services.mining_run_create(task=task, user=request.user, parameters=form.parameters())
+        messages.success(request, _("Mining has started."))
+        return redirect("mining-detail", slug=slug, pk=run.pk)
+    traces = task.traces.filter(split=Split.TRAIN)
+    context: dict[str, Any] = {
+        "task": task,
+        "form": form,
+        "traces": traces.count(),
+        "to_extract": traces.filter(instruction="").count(),
+    }
+    return render(request, "rules/mining_new.html", context, status=422 if form.errors else 200)
+
+
+@roles_required()
+@require_GET
+@vary_on_headers("HX-Request")
+def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
+    task = task_get(slug)
+    run = get_object_or_404(MiningRun.objects.select_related("task", "teacher", "embedder", "created_by"), task=task, pk=pk)
+    context: dict[str, Any] = {"task": task, "run": run, "stages": selectors.stage_progress(run)}
+    if request.htmx and not run.is_final:
+        return render(request, "rules/mining_detail.html#progress", context)
+    context["page"] = Paginator(selectors.clusters_of(run), PER_PAGE).get_page(request.GET.get("page"))
+    context["failed"] = selectors.failed_extractions(run)[:PER_PAGE]
+    context["report"] = selectors.mining_report(run)
+    response = render(request, "rules/mining_detail.html", context)
+    if request.htmx:
+        # The run has ended since the last look: the page has more to show than its progress.
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@roles_required(Role.ADMIN)
+@require_POST
+def mining_cancel(request: UserRequest, slug: str, pk: int) -> HttpResponse:
+    run = get_object_or_404(MiningRun, task__slug=slug, pk=pk)
+    services.mining_run_cancel(run_id=run.pk, user=request.user)
+    messages.success(request, _("The run stops before its next model call. What was paid for stays recorded."))
+    return redirect("mining-detail", slug=slug, pk=pk)
