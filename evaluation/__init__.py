@@ -1,1 +1,1 @@
-"""Runs of a prompt by a student over labelled examples, and their figures."""
+"""Evaluation of prompts by student models: answers, figures, runs. Nothing below imports it."""

@@ -1,0 +1,237 @@
+"""Figures of an evaluation run, from gold and predicted labels. Pure: no Django, no database.
+
+A prediction of `None` is a malformed or withheld answer: wrong in every figure, with a column of its own.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MALFORMED = "malformed"
+CONFIDENCE = 0.95
+
+
+class _Figure(BaseModel):
+    """A stored figure: `model_dump(mode="json")` writes it, `model_validate` reads it back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LabelScore(_Figure):
+    """One-against-rest figures of one label, 0 to 1. `f1` is None for a label neither gold nor predicted."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float | None
+    support: int
+
+
+class Interval(_Figure):
+    """Percentile-bootstrap interval. Where all answers are right (or all wrong) it has no width at any n."""
+
+    low: float
+    high: float
+    level: float
+    resamples: int
+    seed: int
+    n: int
+
+
+class Confusion(_Figure):
+    """`counts[i][j]`: examples of gold label i answered with label j; the last column is malformed answers."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class Metrics(_Figure):
+    """Everything a page or a gate says about the answers of one run. Rates run from 0 to 1."""
+
+    n: int
+    accuracy: float
+    accuracy_interval: Interval
+    macro_f1: float
+    macro_f1_interval: Interval
+    by_label: tuple[LabelScore, ...]
+    malformed: int
+    malformed_rate: float
+    confusion: Confusion
+
+
+class CallSummary(_Figure):
+    """Latency percentiles (None without calls) and token sums over the calls that reported usage."""
+
+    calls: int
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    prompt_tokens: int
+    completion_tokens: int
+    calls_without_usage: int
+
+
+class PairedComparison(_Figure):
+    """Two runs over the same examples.
+
+    `p_value`: exact two-sided McNemar test, that is, a binomial test of the fixed among the changed examples.
+    """
+
+    n: int
+    fixed: int
+    broken: int
+    both_right: int
+    both_wrong: int
+    accuracy_change: float
+    p_value: float
+
+
+def score_run(
+    gold: Sequence[str],
+    predicted: Sequence[str | None],
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = 1_000,
+) -> Metrics:
+    """Score predictions against gold labels, paired by position.
+
+    ValueError on an empty run, unequal lengths, repeated labels, or a label outside `labels`.
+    """
+    counts = _confusion_counts(gold, predicted, labels)
+    n = int(counts.sum())
+    accuracy_interval, macro_f1_interval = _bootstrap(counts, seed=seed, resamples=resamples)
+    malformed = int(counts[:, -1].sum())
+    return Metrics(
+        n=n,
+        accuracy=float(_accuracy(counts)),
+        accuracy_interval=accuracy_interval,
+        macro_f1=float(_macro_f1(counts)),
+        macro_f1_interval=macro_f1_interval,
+        by_label=_by_label(counts, labels),
+        malformed=malformed,
+        malformed_rate=malformed / n,
+        confusion=Confusion(labels=tuple(labels), counts=tuple(tuple(row) for row in counts.tolist())),
+    )
+
+
+def summarise_calls(
+    latencies_ms: Sequence[float],
+    prompt_tokens: Sequence[int | None],
+    completion_tokens: Sequence[int | None],
+) -> CallSummary:
+    """Sum up calls, one position each; None where no usage was reported. Percentiles interpolate linearly."""
+    usage = list(zip(prompt_tokens, completion_tokens, strict=True))
+    if len(usage) != len(latencies_ms):
+        raise ValueError("Each call needs one latency and one entry of each token count.")
+    p50, p95 = np.percentile(latencies_ms, [50, 95]).tolist() if latencies_ms else (None, None)
+    return CallSummary(
+        calls=len(usage),
+        latency_p50_ms=p50,
+        latency_p95_ms=p95,
+        prompt_tokens=sum(prompt or 0 for prompt, _ in usage),
+        completion_tokens=sum(completion or 0 for _, completion in usage),
+        calls_without_usage=sum(prompt is None or completion is None for prompt, completion in usage),
+    )
+
+
+def compare_runs(gold: Sequence[str], before: Sequence[str | None], after: Sequence[str | None]) -> PairedComparison:
+    """Compare two runs example by example: fixed is wrong before and right after, broken the reverse."""
+    pairs = [(old == truth, new == truth) for truth, old, new in zip(gold, before, after, strict=True)]
+    if not pairs:
+        raise ValueError("A comparison needs at least one example.")
+    fixed, broken = pairs.count((False, True)), pairs.count((True, False))
+    discordant = fixed + broken
+    return PairedComparison(
+        n=len(pairs),
+        fixed=fixed,
+        broken=broken,
+        both_right=pairs.count((True, True)),
+        both_wrong=pairs.count((False, False)),
+        accuracy_change=(fixed - broken) / len(pairs),
+        p_value=float(binomtest(fixed, discordant, 0.5).pvalue) if discordant else 1.0,
+    )
+
+
+def _confusion_counts(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> Counts:
+    """Counts of shape (labels, labels + 1); the last column is for None."""
+    if len(gold) != len(predicted) or not gold:
+        raise ValueError("A run needs at least one example and one prediction for each.")
+    position = {label: index for index, label in enumerate(labels)}
+    if len(position) != len(labels):
+        raise ValueError("Each label may be listed once.")
+    unknown = (set(gold) | {label for label in predicted if label is not None}) - set(position)
+    if unknown:
+        raise ValueError(f"Not among the task's labels: {', '.join(sorted(unknown))}.")
+    counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
+    rows = [position[label] for label in gold]
+    columns = [len(labels) if label is None else position[label] for label in predicted]
+    np.add.at(counts, (rows, columns), 1)
+    return counts
+
+
+def _hits(counts: Counts) -> Counts:
+    """Right answers by label, of shape (..., labels)."""
+    return np.diagonal(counts, axis1=-2, axis2=-1)
+
+
+def _accuracy(counts: Counts) -> Floats:
+    return np.asarray(_hits(counts).sum(axis=-1) / counts.sum(axis=(-2, -1)), dtype=np.float64)
+
+
+def _f1(counts: Counts) -> Floats:
+    """2TP / (2TP + FP + FN), of shape (..., labels); NaN for a label neither gold nor predicted."""
+    support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)[..., :-1]
+    return _ratio(2 * _hits(counts), support + predicted, missing=np.nan)
+
+
+def _macro_f1(counts: Counts) -> Floats:
+    """Mean of per-class F1, 0 to 1 (not F1 of mean precision and recall: Opitz and Burst 2019).
+
+    A class never predicted scores 0. A class neither gold nor predicted has no F1 and no part in the mean.
+    """
+    return np.asarray(np.nanmean(_f1(counts), axis=-1), dtype=np.float64)
+
+
+def _by_label(counts: Counts, labels: Sequence[str]) -> tuple[LabelScore, ...]:
+    support, predicted = counts.sum(axis=1), counts.sum(axis=0)[:-1]
+    precision = _ratio(_hits(counts), predicted, missing=0.0)
+    recall = _ratio(_hits(counts), support, missing=0.0)
+    f1 = _f1(counts)
+    return tuple(
+        LabelScore(
+            label=label,
+            precision=float(precision[i]),
+            recall=float(recall[i]),
+            f1=None if np.isnan(f1[i]) else float(f1[i]),
+            support=int(support[i]),
+        )
+        for i, label in enumerate(labels)
+    )
+
+
+def _ratio(part: Counts, whole: Counts, *, missing: float) -> Floats:
+    return np.divide(part, whole, out=np.full(whole.shape, missing, dtype=np.float64), where=whole > 0)
+
+
+def _bootstrap(counts: Counts, *, seed: int, resamples: int) -> tuple[Interval, Interval]:
+    """Intervals of accuracy and macro-F1 (Efron's percentile method).
+
+    Drawing n examples with replacement makes the cells of the confusion matrix multinomial, and the figures
+    depend on the cells alone; so the cells are drawn, in memory that does not grow with n.
+    """
+    n = int(counts.sum())
+    drawn = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=resamples)
+    drawn = drawn.reshape(resamples, *counts.shape)
+    tail = (1 - CONFIDENCE) / 2
+
+    def interval(values: Floats) -> Interval:
+        low, high = np.quantile(values, [tail, 1 - tail]).tolist()
+        return Interval(low=low, high=high, level=CONFIDENCE, resamples=resamples, seed=seed, n=n)
+
+    return interval(_accuracy(drawn)), interval(_macro_f1(drawn))
