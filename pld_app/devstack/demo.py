@@ -156,6 +156,6 @@ def _student(state: StackState, environment: dict[str, str]) -> ProcessSpec:
         argv=[sys.executable, "-m", "evaluation.student_server", "--port", port],
         env=environment,
         cwd=paths.ROOT,
-        ready=lambda: http_status(f"http://{LOOPBACK}:{port}/v1/models") == 200,
+        ready=lambda: http_status(f"http://{LOOPBACK}:{port}/health") == 200,
         ready_seconds=90,
     )

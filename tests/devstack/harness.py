@@ -12,6 +12,7 @@ from pld_app.devstack.paths import ROOT
 
 # Starts two children; the first has a child of its own, and both of its processes ignore polite signals.
 SUPERVISED_PROGRAM = """
+import os
 import sys
 from pathlib import Path
 from pld_app.devstack.processes import ProcessSpec, Supervisor
@@ -29,7 +30,7 @@ with Supervisor(logs=folder) as supervisor:
         log = folder / f"{name}.log"
         supervisor.start_ready(
             ProcessSpec(
-                name=name, argv=[sys.executable, "-c", code], env={}, cwd=folder, stop_seconds=1,
+                name=name, argv=[sys.executable, "-c", code], env=dict(os.environ), cwd=folder, stop_seconds=1,
                 ready=lambda log=log: log.read_text().endswith("\\n"),
             )
         )

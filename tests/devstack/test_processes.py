@@ -18,7 +18,7 @@ def spec(name: str, code: str, folder: Path, *, stage: int = 1, seconds: float =
     return ProcessSpec(
         name=name,
         argv=[sys.executable, "-c", code],
-        env={},
+        env=dict(os.environ),
         cwd=folder,
         stage=stage,
         stop_seconds=seconds,
@@ -82,7 +82,7 @@ def test_a_child_that_is_never_ready_is_given_up_with_its_log(tmp_path: Path) ->
     slow = ProcessSpec(
         name="slow",
         argv=[sys.executable, "-c", "import time; print('still loading', flush=True); time.sleep(60)"],
-        env={},
+        env=dict(os.environ),
         cwd=tmp_path,
         ready=lambda: False,
         ready_seconds=1,
