@@ -62,12 +62,11 @@ class CallStream:
         return self._runner.unavailable if self._runner is not None else None
 
     def room(self) -> Iterator[CallReply]:
-        """Yield replies until another request fits or the stream has ended (see `open`)."""
-        while self._outstanding >= self._endpoint.concurrency and self.open:
-            yield from self._next_reply()
+        """Yield replies until another request fits or the stream has ended (see `still_open`)."""
+        while self._outstanding >= self._endpoint.concurrency and self.still_open():
+            yield from self.next_reply()
 
-    @property
-    def open(self) -> bool:
+    def still_open(self) -> bool:
         """Whether another request may be submitted; asks `should_stop`."""
         if self._stopped_at is None and self._should_stop():
             self._stopped_at = time.monotonic()
@@ -76,7 +75,10 @@ class CallStream:
         return self._stopped_at is None and self.unavailable is None
 
     def submit(self, request: CallRequest) -> None:
-        """Start one call; only after `room` and while `open`. Raises EndpointMisconfigured for a base URL not allowed."""
+        """Start one call; only after `room` and while `still_open`.
+
+        Raises EndpointMisconfigured for a base URL that is not allowed.
+        """
         if self._runner is None:
             runner = _runner(self._endpoint, self._replies)
             runner.start()
@@ -87,9 +89,9 @@ class CallStream:
     def drain(self) -> Iterator[CallReply]:
         """Yield the replies still owed."""
         while self._outstanding:
-            yield from self._next_reply()
+            yield from self.next_reply()
 
-    def _next_reply(self) -> Iterator[CallReply]:
+    def next_reply(self) -> Iterator[CallReply]:
         """One reply, or nothing after a quarter of a second."""
         try:
             item = self._replies.get(timeout=POLL_S)
@@ -102,7 +104,11 @@ class CallStream:
         self._outstanding -= 1  # the caller is back, so this one is recorded
 
     def _poll(self) -> None:
-        waited = not self.open and self._stopped_at is not None and time.monotonic() - self._stopped_at > self._drain_s
+        waited = (
+            not self.still_open()
+            and self._stopped_at is not None
+            and time.monotonic() - self._stopped_at > self._drain_s
+        )
         if waited and self._runner is not None:
             self._runner.cut()
 
@@ -125,7 +131,7 @@ def calls_stream(
     with CallStream(endpoint, should_stop=should_stop, drain_s=drain_s) as stream:
         while True:
             yield from stream.room()
-            request = next(remaining, None) if stream.open else None
+            request = next(remaining, None) if stream.still_open() else None
             if request is None:
                 break
             stream.submit(request)
