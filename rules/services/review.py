@@ -260,6 +260,7 @@ def _withdrawal_recorded(ruleset: Ruleset, review: _Review) -> int:
         "manifest_sha256": ruleset.manifest_sha256,
         "instruction": review.instruction.number,
         "reason": ruleset.withdrawn_reason,
+        "released": False,
     }
     slug = review.instruction.task.slug
     audit_record("ruleset.withdrawn", actor=review.reviewer, subject=ruleset, data=data, task_slug=slug)
