@@ -28,7 +28,7 @@ COLUMNS = ("id", "at", "actor", "role", "action", "object_type", "object_id", "o
 class AuditFilter(forms.Form):
     """Filters of the log, all optional; an unknown value is an error, not an empty page."""
 
-    actor = forms.ModelChoiceField(User.objects.all(), required=False, label=_("Who"))
+    actor = forms.ModelChoiceField(User.objects.all(), required=False, label=_("Who"), empty_label=_("All"))
     action = forms.ChoiceField(required=False, label=_("Action"))
     object_type = forms.ChoiceField(required=False, label=_("Kind of object"))
     object = forms.CharField(required=False, label=_("Object"), max_length=200)
