@@ -128,12 +128,35 @@ class DraftRow:
     approval: Decision | None
     outdated: str
     """Why this text cannot be frozen, or empty."""
+    label_index: int | None
 
 
-def draft_rows(items: Sequence[RulesetItem]) -> list[DraftRow]:
+@dataclass(frozen=True)
+class ManifestRow:
+    place: int
+    instruction: ManifestInstruction
+    label_index: int | None
+
+
+def manifest_rows(manifest: Manifest) -> list[ManifestRow]:
+    """The instructions of a manifest in order, each with the place of its label among the manifest's."""
+    return [
+        ManifestRow(place, instruction, _label_index(manifest.labels, instruction.label))
+        for place, instruction in enumerate(manifest.instructions, start=1)
+    ]
+
+
+def _label_index(labels: Sequence[str], label: str) -> int | None:
+    return list(labels).index(label) if label in labels else None
+
+
+def draft_rows(items: Sequence[RulesetItem], labels: Sequence[str] = ()) -> list[DraftRow]:
     """The rows of a draft with who approved each text, and which ones no longer hold."""
     approvals = approvals_of(item.revision_id for item in items)
-    return [DraftRow(item, approvals.get(item.revision_id), _outdated(item)) for item in items]
+    return [
+        DraftRow(item, approvals.get(item.revision_id), _outdated(item), _label_index(labels, item.instruction.label))
+        for item in items
+    ]
 
 
 def _outdated(item: RulesetItem) -> str:

@@ -1,3 +1,18 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from rules.views import rulesets as views
+
+urlpatterns = [
+    path("rulesets/", views.ruleset_list, name="ruleset-list"),
+    path("rulesets/new/", views.ruleset_new, name="ruleset-new"),
+    path("rulesets/<int:number>/", views.ruleset_detail, name="ruleset-detail"),
+    path("rulesets/<int:number>/items/add/", views.item_add, name="ruleset-item-add"),
+    path("rulesets/<int:number>/items/<int:item>/move/", views.item_move, name="ruleset-item-move"),
+    path("rulesets/<int:number>/items/<int:item>/remove/", views.item_remove, name="ruleset-item-remove"),
+    path("rulesets/<int:number>/refresh/", views.ruleset_refresh, name="ruleset-refresh"),
+    path("rulesets/<int:number>/freeze/", views.ruleset_freeze, name="ruleset-freeze"),
+    path("rulesets/<int:number>/sign/", views.ruleset_sign_view, name="ruleset-sign"),
+    path("rulesets/<int:number>/withdraw/", views.ruleset_withdraw_view, name="ruleset-withdraw"),
+    path("rulesets/<int:number>/release/", views.ruleset_release, name="ruleset-release"),
+    path("rulesets/<int:number>/export.<str:kind>", views.ruleset_export_view, name="ruleset-export"),
+]

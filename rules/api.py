@@ -1,0 +1,181 @@
+"""The student's API: the prompt a channel serves now, with its hash and who signed it. Bearer token, no cookies.
+
+Every answer is re-hashed before it leaves: bytes that are not the signed ones are never served.
+"""
+
+import hmac
+import logging
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.http import parse_etags
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError, ValidationError
+from ninja.security import HttpBearer
+from pydantic import Field
+from pydantic import ValidationError as PydanticError
+
+from pld_app.canonical import sha256_hex
+from rules.manifest import Manifest, manifest_read
+from rules.models import ChannelName, PromptToken, Publication, Release
+from rules.selectors.publishing import current_publication
+
+logger = logging.getLogger(__name__)
+
+
+class TokenAuth(HttpBearer):
+    """A token of the student's service, found by its SHA-256."""
+
+    def __call__(self, request: HttpRequest) -> PromptToken | None:
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        return self.authenticate(request, secret.strip()) if scheme.lower() == "bearer" else None
+
+    def authenticate(self, request: HttpRequest, token: str) -> PromptToken | None:
+        if not token or not token.isascii():
+            return None
+        digest = sha256_hex(token)
+        found = PromptToken.objects.select_related("task").filter(digest=digest, revoked_at__isnull=True).first()
+        # The index finds the digest of the token, which tells nothing of the token; the last word is constant-time.
+        return found if found is not None and hmac.compare_digest(found.digest, digest) else None
+
+
+class Signer(Schema):
+    name: str
+    role: str
+    meaning: str
+    signed_at: datetime
+
+
+class Prompt(Schema):
+    """The system prompt in force, with what it takes to check it."""
+
+    task: str
+    channel: str
+    version: int = Field(description="Version of the release.")
+    prompt: str = Field(description="The system prompt, byte for byte as signed.")
+    prompt_sha256: str = Field(description="SHA-256 of the prompt in UTF-8, lower-case hexadecimal.")
+    manifest_sha256: str = Field(description="SHA-256 of the signed manifest.")
+    signers: list[Signer]
+    published_at: datetime
+    answer_schema: dict[str, Any] = Field(description="JSON Schema of the student's answer.")
+
+
+class Problem(Schema):
+    detail: str
+
+
+api = NinjaAPI(
+    title="PLD Review: prompt API",
+    version="1",
+    description="The signed system prompt of a task, for the service that runs the student model.",
+    docs_url=None,
+    openapi_url="openapi.json",
+    urls_namespace="api",
+)
+
+
+def _problem(request: HttpRequest, status: HTTPStatus, detail: str) -> HttpResponse:
+    response = api.create_response(request, {"detail": detail}, status=status)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+@api.exception_handler(AuthenticationError)
+def unauthorized(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    response = _problem(request, HTTPStatus.UNAUTHORIZED, "Send a valid token: Authorization: Bearer <token>.")
+    response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+@api.exception_handler(ValidationError)
+def unprocessable(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "channel must be one of: staging, production.")
+
+
+class _NotTheSignedBytes(Exception):
+    """What is stored is not what was signed."""
+
+
+def _signed_manifest(release: Release) -> Manifest:
+    """The manifest of these signed bytes. Raises _NotTheSignedBytes when any hash on the way does not hold."""
+    data = bytes(release.ruleset.manifest or b"")
+    if not hmac.compare_digest(sha256_hex(data), release.manifest_sha256):
+        raise _NotTheSignedBytes("manifest")
+    try:
+        manifest = manifest_read(data)
+    except PydanticError as error:
+        raise _NotTheSignedBytes("manifest") from error
+    prompt_sha256 = sha256_hex(release.prompt)
+    if prompt_sha256 != release.prompt_sha256 or prompt_sha256 != manifest.prompt_sha256:
+        raise _NotTheSignedBytes("prompt")
+    return manifest
+
+
+def answer_schema(labels: list[str]) -> dict[str, Any]:
+    """JSON Schema of an answer: one of the signed labels and nothing else."""
+    return {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": labels}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+
+
+def _is_known(request: HttpRequest, etag: str) -> bool:
+    """Whether If-None-Match names this version (weak comparison, RFC 9110 section 13.1.2)."""
+    known = parse_etags(request.headers.get("If-None-Match", ""))
+    return "*" in known or etag in {tag.removeprefix("W/") for tag in known}
+
+
+def _body(publication: Publication, manifest: Manifest, slug: str) -> Prompt:
+    release = publication.release
+    signatures = release.ruleset.signatures.filter(manifest_sha256=release.manifest_sha256).order_by("pk")
+    return Prompt(
+        task=slug,
+        channel=publication.channel,
+        version=release.version,
+        prompt=release.prompt,
+        prompt_sha256=release.prompt_sha256,
+        manifest_sha256=release.manifest_sha256,
+        signers=[
+            Signer(name=one.signer_name, role=one.signer_role, meaning=one.meaning, signed_at=one.at)
+            for one in signatures
+        ],
+        published_at=publication.at,
+        answer_schema=answer_schema(manifest.labels),
+    )
+
+
+@api.get(
+    "/tasks/{slug:task}/prompt",
+    response={200: Prompt, 304: None, 401: Problem, 403: Problem, 404: Problem, 422: Problem, 503: Problem},
+    auth=TokenAuth(),
+    summary="The prompt a channel serves now",
+    operation_id="prompt_get",
+    url_name="prompt",
+)
+def prompt(request: HttpRequest, task: str, channel: ChannelName = ChannelName.PRODUCTION) -> HttpResponse:
+    """Send the ETag of your last answer as If-None-Match: 304 says that nothing changed. Check `prompt_sha256`."""
+    token: PromptToken = request.auth  # type: ignore[attr-defined]  # set by TokenAuth
+    if token.task.slug != task:
+        return _problem(request, HTTPStatus.FORBIDDEN, "This token is for another task.")
+    publication = current_publication(token.task_id, channel)
+    if publication is None:
+        return _problem(request, HTTPStatus.NOT_FOUND, f"Nothing valid is published to {channel.value} of {task}.")
+    release = publication.release
+    try:
+        manifest = _signed_manifest(release)
+    except _NotTheSignedBytes as error:
+        logger.critical("prompt not served: the %s of release %s of %s is not the signed one", error, release, task)
+        return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, "The stored prompt failed its check. Keep your last.")
+    etag = f'"{release.prompt_sha256}-{release.version}"'
+    if _is_known(request, etag):
+        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    else:
+        response = api.create_response(request, _body(publication, manifest, task).model_dump(mode="json"))
+    response["ETag"] = etag
+    response["X-Prompt-SHA256"] = release.prompt_sha256
+    response["Cache-Control"] = "private, no-cache"
+    return response

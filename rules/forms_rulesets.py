@@ -1,0 +1,83 @@
+"""Forms of composing, signing, publishing and tokens. They say what was typed; the services decide."""
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from rules.models import ChannelName, Meaning, PromptToken, Ruleset
+
+
+def _password(label: str) -> forms.CharField:
+    widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
+    return forms.CharField(label=label, strip=False, max_length=4096, widget=widget)
+
+
+class RulesetForm(forms.ModelForm[Ruleset]):
+    start = forms.ChoiceField(
+        label=_("Start with"),
+        choices=(
+            ("approved", _("Every approved instruction, topic by topic")),
+            ("previous", _("The order of the previous ruleset, new ones at the end")),
+        ),
+        initial="approved",
+        widget=forms.RadioSelect,
+    )
+
+    class Meta:
+        model = Ruleset
+        fields = ("name",)
+        help_texts = {"name": _("For people, e.g. the season or the reason. It is part of what is signed.")}
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed on as they came
+        self.fields["name"].required = False
+
+
+class VersionForm(forms.Form):
+    """The version of the draft that was shown: a form opened on an older one is refused."""
+
+    version = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
+
+
+class AddForm(VersionForm):
+    instruction = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
+
+
+class MoveForm(VersionForm):
+    to = forms.IntegerField(min_value=0, max_value=1_000_000)
+
+
+class WithdrawForm(forms.Form):
+    reason = forms.CharField(label=_("Why"), max_length=300, widget=forms.Textarea(attrs={"rows": 2}))
+
+
+class WithdrawReleasedForm(WithdrawForm):
+    password = _password(_("Your password, again"))
+
+
+class SignForm(forms.Form):
+    """No meaning is preselected: it has to be chosen by the person who signs."""
+
+    meaning = forms.ChoiceField(label=_("My signature means"), choices=Meaning.choices, widget=forms.RadioSelect)
+    password = _password(_("Your password, again"))
+    manifest_sha256 = forms.CharField(widget=forms.HiddenInput)
+
+
+class PublishForm(forms.Form):
+    """Which release goes to the channel whose name is the form's prefix."""
+
+    release = forms.TypedChoiceField(label=_("Release"), coerce=int)
+    newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+    channel = forms.ChoiceField(choices=ChannelName.choices, widget=forms.HiddenInput)
+    password = _password(_("Your password, again"))
+
+
+class RollbackForm(PublishForm):
+    reason = forms.CharField(label=_("Why"), max_length=300)
+    field_order = ("release", "reason", "password", "newest", "channel")
+
+
+class TokenForm(forms.ModelForm[PromptToken]):
+    class Meta:
+        model = PromptToken
+        fields = ("name",)
+        help_texts = {"name": _("The service that will use it.")}

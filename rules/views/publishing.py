@@ -1,0 +1,169 @@
+"""Releases, the two channels, and the tokens of the student's service."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from pld_app.access import UserRequest, roles_required
+from pld_app.models import Role
+from rules.forms_rulesets import PublishForm, RollbackForm, TokenForm
+from rules.manifest import token_estimate
+from rules.models import PromptToken, Release, Task
+from rules.selectors import publishing as selectors
+from rules.selectors.tasks import task_get
+from rules.services import tokens as token_services
+from rules.services.exporting import ruleset_export
+from rules.services.publishing import release_publish, release_rollback
+from rules.services.signing import PasswordRefused
+from rules.views.rulesets import EXPORTERS, export_kind, export_response
+
+PER_PAGE = 25
+HISTORY_SHOWN = 25
+
+
+@roles_required()
+@require_GET
+def releases(request: UserRequest, slug: str) -> HttpResponse:
+    return _releases_page(request, task_get(slug))
+
+
+def _releases_page(request: UserRequest, task: Task, failed: PublishForm | None = None) -> HttpResponse:
+    """`failed` is the form that was sent and not taken: it is shown again, with its errors, in its channel."""
+    can_publish = request.user.role == Role.SIGNATORY
+    panels = [_panel(state, failed) if can_publish else {"state": state} for state in selectors.channel_states(task)]
+    context = {
+        "task": task,
+        "panels": panels,
+        "can_publish": can_publish,
+        "page": Paginator(selectors.releases(task), PER_PAGE).get_page(request.GET.get("page")),
+        "history": Paginator(selectors.publications(task), HISTORY_SHOWN).get_page(request.GET.get("history")),
+    }
+    return render(request, "rules/releases.html", context, status=422 if failed else 200)
+
+
+def _panel(state: selectors.ChannelState, failed: PublishForm | None) -> dict[str, Any]:
+    """A channel with its two forms."""
+    choices = {"publish": state.can_publish, "rollback": state.can_roll_back}
+    forms: dict[str, Any] = {"state": state}
+    for name, kind in (("publish", PublishForm), ("rollback", RollbackForm)):
+        if isinstance(failed, kind) and type(failed) is kind and failed.data.get("channel") == state.channel:
+            form = failed
+        else:
+            initial = {"newest": state.newest_id, "channel": state.channel.value}
+            form = kind(initial=initial, auto_id=f"{name}-{state.channel}-%s")
+        _offer(form, choices[name])
+        forms[name] = form
+    return forms
+
+
+def _offer(form: PublishForm, releases: list[Release]) -> None:
+    form.fields["release"].choices = [(one.pk, str(one)) for one in releases]  # type: ignore[attr-defined]  # a choice field
+
+
+def _move(request: UserRequest, slug: str, kind: type[PublishForm]) -> HttpResponse:
+    task = task_get(slug)
+    name = "rollback" if kind is RollbackForm else "publish"
+    form = kind(request.POST, auto_id=f"{name}-{request.POST.get('channel', '')}-%s")
+    _offer(form, list(Release.objects.filter(task=task).defer("prompt")))
+    if form.is_valid():
+        values = form.cleaned_data
+        move = {
+            "release_id": values["release"],
+            "channel": values["channel"],
+            "actor": request.user,
+            "password": values["password"],
+            "expected_newest": values["newest"],
+        }
+        try:
+            if kind is RollbackForm:
+                publication = release_rollback(**move, reason=values["reason"])
+            else:
+                publication = release_publish(**move)
+        except PasswordRefused as refusal:
+            form.add_error("password", str(refusal))
+        else:
+            messages.success(request, _("%(what)s.") % {"what": publication})
+            return redirect("releases", slug=slug)
+    return _releases_page(request, task, failed=form)
+
+
+@roles_required(Role.SIGNATORY)
+@require_POST
+def publish(request: UserRequest, slug: str) -> HttpResponse:
+    return _move(request, slug, PublishForm)
+
+
+@roles_required(Role.SIGNATORY)
+@require_POST
+def rollback(request: UserRequest, slug: str) -> HttpResponse:
+    return _move(request, slug, RollbackForm)
+
+
+@roles_required()
+@require_GET
+def release_detail(request: UserRequest, slug: str, version: int) -> HttpResponse:
+    release = selectors.release_get(slug, version)
+    context = {
+        "task": release.task,
+        "release": release,
+        "manifest": selectors.release_manifest(release),
+        "signatures": release.ruleset.signatures.order_by("pk"),
+        "publications": release.publications.order_by("-pk"),
+        "prompt_bytes": len(release.prompt.encode()),
+        "tokens": token_estimate(release.prompt),
+        "can_export": request.user.role in EXPORTERS,
+    }
+    return render(request, "rules/release_detail.html", context)
+
+
+@roles_required(*EXPORTERS)
+@require_GET
+def release_download(request: UserRequest, slug: str, version: int, kind: str) -> StreamingHttpResponse:
+    release = selectors.release_get(slug, version)
+    release.ruleset.task = release.task
+    return export_response(ruleset_export(ruleset=release.ruleset, kind=export_kind(kind), actor=request.user))
+
+
+@roles_required(Role.ADMIN, Role.AUDITOR)
+@require_http_methods(["GET"])
+def tokens(request: UserRequest, slug: str) -> HttpResponse:
+    return _tokens_page(request, task_get(slug), TokenForm())
+
+
+def _tokens_page(request: UserRequest, task: Task, form: TokenForm, secret: str = "") -> HttpResponse:
+    context = {
+        "task": task,
+        "form": form,
+        "secret": secret,
+        "can_manage": request.user.role == Role.ADMIN,
+        "page": Paginator(selectors.tokens(task), PER_PAGE).get_page(request.GET.get("page")),
+    }
+    return render(request, "rules/tokens.html", context, status=422 if form.errors else 200)
+
+
+@roles_required(Role.ADMIN)
+@require_POST
+@never_cache
+def token_new(request: UserRequest, slug: str) -> HttpResponse:
+    """Answers with the secret itself instead of a redirect: it is in no session, no log and no other page."""
+    task = task_get(slug)
+    form = TokenForm(request.POST)
+    if not form.is_valid():
+        return _tokens_page(request, task, form)
+    _token, secret = token_services.token_create(task=task, name=form.cleaned_data["name"], actor=request.user)
+    return _tokens_page(request, task, TokenForm(), secret)
+
+
+@roles_required(Role.ADMIN)
+@require_POST
+def token_revoke(request: UserRequest, slug: str, pk: int) -> HttpResponse:
+    token = get_object_or_404(PromptToken.objects.only("pk"), task__slug=slug, pk=pk)
+    token = token_services.token_revoke(token_id=token.pk, actor=request.user)
+    messages.success(request, _("Revoked %(token)s. It opens nothing any more.") % {"token": token})
+    return redirect("tokens", slug=slug)

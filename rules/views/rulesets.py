@@ -1,0 +1,283 @@
+"""Rulesets: the list, composing a draft, freezing, signing, withdrawing, exporting."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from pld_app.access import UserRequest, roles_required
+from pld_app.errors import InvalidInput
+from pld_app.models import Role
+from rules.forms_rulesets import (
+    AddForm,
+    MoveForm,
+    RulesetForm,
+    SignForm,
+    VersionForm,
+    WithdrawForm,
+    WithdrawReleasedForm,
+)
+from rules.manifest import token_estimate
+from rules.models import Ruleset, RulesetStatus
+from rules.selectors import publishing
+from rules.selectors import rulesets as selectors
+from rules.selectors.tasks import task_get
+from rules.services import rulesets as services
+from rules.services.exporting import Export, ExportKind, ruleset_export
+from rules.services.publishing import release_create, ruleset_withdraw
+from rules.services.signing import PasswordRefused, ruleset_sign
+
+PER_PAGE = 25
+
+
+@roles_required()
+@require_GET
+def ruleset_list(request: UserRequest, slug: str) -> HttpResponse:
+    task = task_get(slug)
+    page = Paginator(selectors.ruleset_list(task), PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "rules/ruleset_list.html", {"task": task, "page": page})
+
+
+@roles_required(Role.REVIEWER)
+@require_http_methods(["GET", "POST"])
+def ruleset_new(request: UserRequest, slug: str) -> HttpResponse:
+    task = task_get(slug)
+    form = RulesetForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        values = form.cleaned_data
+        ruleset = services.ruleset_create(task=task, composer=request.user, name=values["name"], start=values["start"])
+        messages.success(request, _("Opened %(ruleset)s as a draft.") % {"ruleset": ruleset})
+        return redirect("ruleset-detail", slug=slug, number=ruleset.number)
+    context = {"task": task, "form": form, "approved": selectors.publishable(task).count()}
+    return render(request, "rules/ruleset_new.html", context, status=422 if form.errors else 200)
+
+
+@roles_required()
+@require_GET
+@vary_on_headers("HX-Request")
+def ruleset_detail(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    ruleset = selectors.ruleset_get(slug, number)
+    if ruleset.manifest is None:
+        return _draft_page(request, ruleset)
+    return _frozen_page(request, ruleset)
+
+
+def _draft_page(request: UserRequest, ruleset: Ruleset, moved: int = 0, said: str = "") -> HttpResponse:
+    """The draft, or only its composing part for htmx; `moved` is the item that keeps the focus, `said` is read out."""
+    items = selectors.ruleset_items(ruleset)
+    rows = selectors.draft_rows(items, ruleset.task.labels)
+    words = request.GET.get("q", "").replace("\x00", "")
+    addable = selectors.addable(ruleset, words)
+    try:
+        compiled = selectors.ruleset_compile(ruleset, items)
+    except ValueError:
+        compiled = None  # an instruction without visible text: the page shows it, freezing refuses it
+    context = {
+        "task": ruleset.task,
+        "ruleset": ruleset,
+        "rows": rows,
+        "outdated": sum(bool(row.outdated) for row in rows),
+        "addable": addable[: selectors.ADDABLE_SHOWN],
+        "addable_count": addable.count(),
+        "q": words,
+        "compiled": compiled,
+        "tokens": token_estimate(compiled.prompt) if compiled else 0,
+        "can_compose": ruleset.status == RulesetStatus.DRAFT and request.user.role == Role.REVIEWER,
+        "can_withdraw": services.may_withdraw(ruleset, request.user),
+        "withdraw_form": WithdrawForm(auto_id="withdraw-%s"),
+        "moved": moved,
+        "said": said,
+    }
+    template = "rules/ruleset_draft.html" + ("#draft" if request.htmx else "")
+    return render(request, template, context)
+
+
+def _frozen_page(
+    request: UserRequest, ruleset: Ruleset, sign_form: SignForm | None = None, withdraw_form: WithdrawForm | None = None
+) -> HttpResponse:
+    manifest = selectors.ruleset_manifest(ruleset)
+    if manifest is None:
+        raise Http404
+    signatures = list(ruleset.signatures.order_by("pk"))
+    signers = selectors.signers(ruleset)
+    me = next((one for one in signers if one.user.pk == request.user.pk), None)
+    production, changes = publishing.changes_against_production(ruleset.task, manifest)
+    context: dict[str, Any] = {  # a template's context has no closed type
+        "task": ruleset.task,
+        "ruleset": ruleset,
+        "release": getattr(ruleset, "release", None),
+        "rows": selectors.manifest_rows(manifest),
+        "signatures": signatures,
+        "signature_state": selectors.signature_state(manifest, [one.meaning for one in signatures]),
+        "signers": signers,
+        "me": me,
+        "tokens": token_estimate(ruleset.prompt),
+        "production": production,
+        "changes": changes,
+        "can_sign": ruleset.status == RulesetStatus.IN_SIGN_OFF and me and not (me.signature or me.excluded),
+        "sign_form": sign_form or SignForm(initial={"manifest_sha256": ruleset.manifest_sha256}, auto_id="sign-%s"),
+        "can_release": ruleset.status == RulesetStatus.SIGNED and request.user.role == Role.SIGNATORY,
+        "can_withdraw": services.may_withdraw(ruleset, request.user),
+        "withdraw_form": withdraw_form or _withdraw_form(ruleset)(auto_id="withdraw-%s"),
+        "can_export": request.user.role in EXPORTERS,
+    }
+    failed = (sign_form is not None and sign_form.errors) or (withdraw_form is not None and withdraw_form.errors)
+    return render(request, "rules/ruleset_frozen.html", context, status=422 if failed else 200)
+
+
+def _withdraw_form(ruleset: Ruleset) -> type[WithdrawForm]:
+    return WithdrawReleasedForm if hasattr(ruleset, "release") else WithdrawForm
+
+
+def _draft_changed(request: UserRequest, slug: str, ruleset: Ruleset, said: str, moved: int = 0) -> HttpResponse:
+    if request.htmx:
+        return _draft_page(request, selectors.ruleset_get(slug, ruleset.number), moved=moved, said=said)
+    messages.success(request, said)
+    return redirect("ruleset-detail", slug=slug, number=ruleset.number)
+
+
+def _ruleset_id(slug: str, number: int) -> int:
+    return get_object_or_404(Ruleset.objects.only("pk"), task__slug=slug, number=number).pk
+
+
+def _values(form: VersionForm) -> dict[str, Any]:
+    """What a form of buttons and hidden fields sent. Raises InvalidInput: no person typed this wrong."""
+    if not form.is_valid():
+        raise InvalidInput(_("This form is incomplete. Reload the page and repeat."))
+    return form.cleaned_data
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+@vary_on_headers("HX-Request")
+def item_add(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    values = _values(AddForm(request.POST))
+    ruleset = services.ruleset_item_add(
+        ruleset_id=_ruleset_id(slug, number),
+        instruction_id=values["instruction"],
+        editor=request.user,
+        version=values["version"],
+    )
+    return _draft_changed(request, slug, ruleset, _("Added at the end."))
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+@vary_on_headers("HX-Request")
+def item_move(request: UserRequest, slug: str, number: int, item: int) -> HttpResponse:
+    values = _values(MoveForm(request.POST))
+    ruleset = services.ruleset_item_move(
+        ruleset_id=_ruleset_id(slug, number),
+        item_id=item,
+        to=values["to"],
+        editor=request.user,
+        version=values["version"],
+    )
+    place = ruleset.items.get(pk=item).position
+    said = _("Now at place %(place)s of %(count)s.") % {"place": place, "count": ruleset.items.count()}
+    return _draft_changed(request, slug, ruleset, said, moved=item)
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+@vary_on_headers("HX-Request")
+def item_remove(request: UserRequest, slug: str, number: int, item: int) -> HttpResponse:
+    ruleset = services.ruleset_item_remove(
+        ruleset_id=_ruleset_id(slug, number),
+        item_id=item,
+        editor=request.user,
+        version=_values(VersionForm(request.POST))["version"],
+    )
+    return _draft_changed(request, slug, ruleset, _("Removed from the draft. It stays approved."))
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+@vary_on_headers("HX-Request")
+def ruleset_refresh(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    version = _values(VersionForm(request.POST))["version"]
+    ruleset = services.ruleset_refresh(ruleset_id=_ruleset_id(slug, number), editor=request.user, version=version)
+    return _draft_changed(request, slug, ruleset, _("The draft now holds only what is approved."))
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def ruleset_freeze(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    version = _values(VersionForm(request.POST))["version"]
+    services.ruleset_freeze(ruleset_id=_ruleset_id(slug, number), editor=request.user, version=version)
+    messages.success(request, _("Frozen. It waits for signatures now."))
+    return redirect("ruleset-detail", slug=slug, number=number)
+
+
+@roles_required(Role.SIGNATORY, Role.REVIEWER)
+@require_POST
+def ruleset_sign_view(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    """The task's policy says which of these roles sign; the service and the database hold to it."""
+    ruleset = selectors.ruleset_get(slug, number)
+    form = SignForm(request.POST, auto_id="sign-%s")
+    if form.is_valid():
+        try:
+            ruleset_sign(ruleset_id=ruleset.pk, signer=request.user, **form.cleaned_data)
+        except PasswordRefused as refusal:
+            form.add_error("password", str(refusal))
+        else:
+            messages.success(request, _("Signed."))
+            return redirect("ruleset-detail", slug=slug, number=number)
+    return _frozen_page(request, ruleset, sign_form=form)
+
+
+@roles_required(Role.REVIEWER, Role.SIGNATORY)
+@require_POST
+def ruleset_withdraw_view(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    ruleset = selectors.ruleset_get(slug, number)
+    form = _withdraw_form(ruleset)(request.POST, auto_id="withdraw-%s")
+    if form.is_valid():
+        try:
+            ruleset_withdraw(ruleset_id=ruleset.pk, actor=request.user, **form.cleaned_data)
+        except PasswordRefused as refusal:
+            form.add_error("password", str(refusal))
+        else:
+            messages.success(request, _("Withdrawn."))
+            return redirect("ruleset-detail", slug=slug, number=number)
+    if ruleset.manifest is None:
+        raise InvalidInput(_("Say why you withdraw this ruleset."))
+    return _frozen_page(request, ruleset, withdraw_form=form)
+
+
+@roles_required(Role.SIGNATORY)
+@require_POST
+def ruleset_release(request: UserRequest, slug: str, number: int) -> HttpResponse:
+    release = release_create(ruleset_id=_ruleset_id(slug, number), signatory=request.user)
+    messages.success(request, _("Made release %(version)s. Publish it to staging next.") % {"version": release})
+    return redirect("release-detail", slug=slug, version=release.version)
+
+
+EXPORTERS = (Role.AUDITOR, Role.REVIEWER, Role.SIGNATORY)
+
+
+def export_response(export: Export) -> StreamingHttpResponse:
+    """A download, streamed; its content was read before."""
+    response = StreamingHttpResponse(export.chunks, content_type=export.content_type)
+    response["Content-Disposition"] = f'attachment; filename="{export.file_name}"'
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def export_kind(kind: str) -> ExportKind:
+    """Raises Http404 for anything else than a known kind."""
+    try:
+        return ExportKind(kind)
+    except ValueError as error:
+        raise Http404 from error
+
+
+@roles_required(*EXPORTERS)
+@require_GET
+def ruleset_export_view(request: UserRequest, slug: str, number: int, kind: str) -> StreamingHttpResponse:
+    ruleset = selectors.ruleset_get(slug, number)
+    return export_response(ruleset_export(ruleset=ruleset, kind=export_kind(kind), actor=request.user))
