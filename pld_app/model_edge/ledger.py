@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import batched
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import structlog
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils.translation import gettext as _
 from numpy.typing import NDArray
 
@@ -158,6 +159,11 @@ def _from_row(
     )
 
 
+def _statement_of_its_own() -> AbstractContextManager[object]:
+    """One INSERT is a transaction by itself, without the round trips of BEGIN and COMMIT; inside one, a savepoint."""
+    return transaction.atomic() if connection.in_atomic_block else nullcontext()
+
+
 @dataclass
 class _Pending:
     """A call under way: its hash, what was set aside for it, and equal requests that wait for its answer."""
@@ -240,7 +246,7 @@ class _LedgerRun:
         """The row that answers this request: the new one, or the one another worker wrote in the meantime."""
         row = self._row(reply, digest, cost)
         try:
-            with transaction.atomic():
+            with _statement_of_its_own():
                 row.save(force_insert=True)
         except IntegrityError:
             if not reply.ok:

@@ -28,9 +28,9 @@ def far_stub() -> Iterator[str]:
 def test_dispatch_takes_at_most_a_tenth_over_the_ideal(far_stub: str, concurrency: int) -> None:
     requests = [chat(f"t-{n}", schema=True, text="A clause of some length. " * 40) for n in range(CALLS)]
     ideal = math.ceil(CALLS / concurrency) * LATENCY_S
-    ratios = []
-    # The best of three: other work on the machine can only add time. Imports fall into the first.
-    for _ in range(3):
+    ratios: list[float] = []
+    # The best of five: other work on the machine can only add time. Imports fall into the first.
+    while len(ratios) < 5 and min(ratios, default=9.0) > 1.10:
         started = time.monotonic()
         replies = list(
             calls_stream(endpoint(far_stub, concurrency=concurrency, timeout_s=10), requests, should_stop=never)
