@@ -95,7 +95,7 @@ def test_the_demo_serves_ends_cleanly_and_continues(tmp_path: Path) -> None:
         with running_demo(folder) as (program, lines):
             assert http_status(f"{address(lines)}healthz") == 200
             assert http_status(f"{address(lines)}sign-in/") == 200
-            assert all(role in "\n".join(lines) for role in ("reviewer", "signatory", "auditor", "admin"))
+            assert all(role in "\n".join(lines).lower() for role in ("reviewer", "signatory", "auditor", "admin"))
             second = subprocess.run(
                 [str(ROOT / "dev"), "demo"], env=demo_environment(folder), capture_output=True, text=True, check=False
             )
