@@ -15,6 +15,7 @@ from enum import Enum
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
@@ -24,8 +25,9 @@ from pld_app.models import Job, JobState, User
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(seconds=30)
-HEARTBEAT_S = 8.0
+# How long a dead worker's job stays taken; three heartbeats may be missed before that.
+LEASE = timedelta(seconds=settings.JOB_LEASE_S)
+HEARTBEAT_S = settings.JOB_LEASE_S / 4
 # A slice ends well before Celery's soft limit, so that long runs come in turns and never meet the hard one.
 SLICE_S = 200.0
 

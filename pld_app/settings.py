@@ -177,6 +177,8 @@ if HTTPS:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _flag("PLD_BEHIND_PROXY") else None
 
+JOB_LEASE_S = float(os.environ.get("PLD_JOB_LEASE_S", "30"))
+
 # Celery: lessons measured for this project; Postgres holds the work, so a lost message costs only delay.
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_ACKS_LATE = True

@@ -8,6 +8,8 @@ os.environ.setdefault("PLD_HTTPS", "0")
 os.environ.setdefault("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 os.environ.setdefault("REDIS_URL", "redis://127.0.0.1:6379/15")
 os.environ.setdefault("PLD_ENDPOINT_ALLOW_PRIVATE", "127.0.0.1,localhost")
+# A test in one transaction hides its rows from the heartbeat, which must then not be due.
+os.environ.setdefault("PLD_JOB_LEASE_S", "3600")
 os.environ.setdefault("PLD_MEDIA_ROOT", tempfile.mkdtemp(prefix="pld-test-media-"))
 
 from pld_app.settings import *  # noqa: F403
