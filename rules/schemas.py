@@ -2,12 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from rules.limits import MAX_FIELD_CHARS, MAX_INSTRUCTION_CHARS
 
 FieldText = Annotated[str, StringConstraints(max_length=MAX_FIELD_CHARS)]
 FilledText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_FIELD_CHARS, pattern=r"\S")]
+# Whole numbers that every JSON reader keeps exact (RFC 8259, section 6).
+JsonInt = Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)]
 
 
 class TraceRow(BaseModel):
@@ -22,7 +24,13 @@ class TraceRow(BaseModel):
     instruction: Annotated[str, StringConstraints(max_length=MAX_INSTRUCTION_CHARS)] = ""
     teacher: Annotated[str, StringConstraints(max_length=120)] = ""
     split: Annotated[str, StringConstraints(pattern=r"^(train|validation|test)$")] = "train"
-    metadata: dict[str, str | int | bool | None] = {}
+    metadata: dict[str, str | JsonInt | bool | None] = {}
+
+    @field_validator("instruction")
+    @classmethod
+    def _blank_is_none(cls, text: str) -> str:
+        # Spaces alone are no rule; every other text stays as it came, so that its hash can be checked later.
+        return text if text.strip() else ""
 
 
 class ExtractionReply(BaseModel):

@@ -8,11 +8,13 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, Self, cast
 
 from pydantic import ValidationError
 
@@ -21,6 +23,11 @@ from rules.schemas import TraceRow
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _COLUMNS = ("id", "label", "rationale", "instruction", "teacher", "split")
+_PEEK = 4096
+_ROW_BYTES = MAX_LINE_BYTES + len(b"\r\n")
+_EXCERPT_BYTES = 400
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_INT = 20  # digits; longer ones cost quadratic time, and none fits a column
 
 
 class UnreadableFile(Exception):
@@ -77,42 +84,44 @@ def read_trace_file(
 ) -> Iterator[Outcome]:
     """Yield one outcome for each row, in file order, with physical line numbers from 1.
 
-    `max_bytes` caps the unpacked size. Ids already seen in this file are rejected. Raises UnreadableFile.
+    `max_bytes` caps the unpacked size. Ids already seen in this file are rejected. Raises UnreadableFile, and what it
+    yielded until then still stands.
     """
-    text_start, reader = _open(stream, max_bytes)
-    rows = _json_rows if text_start.lstrip().startswith(b"{") else _csv_rows
     first_line_of: dict[str, int] = {}
     check = _row_checker(labels, input_fields)
     seen = False
     try:
+        start, blank_lines, reader = _open(stream, max_bytes)
+        rows = _json_rows if start.lstrip().startswith(b"{") else _csv_rows
         for line, raw, make in rows(reader, input_fields):
             seen = True
-            yield _outcome(line, raw, make, check, first_line_of)
+            yield _outcome(blank_lines + line, raw, make, check, first_line_of)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UnreadableFile("The gzip file is damaged or cut off. Upload it again.") from error
     if not seen:
         raise UnreadableFile("The file has no rows.")
 
 
-def _open(stream: IO[bytes], max_bytes: int) -> tuple[bytes, _Reader]:
+def _open(stream: IO[bytes], max_bytes: int) -> tuple[bytes, int, _Reader]:
+    """The first bytes that say something, how many blank lines stood before them, and a reader that stands there."""
     head = stream.read(2)
     stream.seek(0)
     plain = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if head == _GZIP_MAGIC else stream
     reader = io.BufferedReader(_Capped(plain, max_bytes), 256 * 1024)
-    try:
-        start = reader.peek(4096)[:4096]
-    except (EOFError, zlib.error, OSError) as error:
-        raise UnreadableFile("The gzip file is damaged or cut off. Upload it again.") from error
-    if not start.strip():
-        raise UnreadableFile("The file is empty.")
+    start = reader.peek(_PEEK)[:_PEEK]
     if start[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         raise UnreadableFile("The file is UTF-16. Save it as UTF-8.")
-    if b"\x00" in start:
-        raise UnreadableFile("This is a binary file. JSON Lines or CSV in UTF-8 is expected, plain or gzipped.")
     if start.startswith(b"\xef\xbb\xbf"):
         reader.read(3)
-        start = start[3:]
-    return start, reader
+    blank_lines = 0
+    while (start := reader.peek(_PEEK)[:_PEEK]) and not start.strip():
+        blank_lines += start.count(b"\n")
+        reader.read(len(start))
+    if not start:
+        raise UnreadableFile("The file is empty.")
+    if b"\x00" in start:
+        raise UnreadableFile("This is a binary file. JSON Lines or CSV in UTF-8 is expected, plain or gzipped.")
+    return start, blank_lines, reader
 
 
 type _Made = dict[str, Any]  # parsed JSON: any shape until pydantic has seen it
@@ -124,14 +133,18 @@ def _json_rows(reader: _Reader, _fields: Sequence[str]) -> Iterator[_Row]:
     while raw := reader.readline(MAX_LINE_BYTES + 1):
         line += 1
         if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
-            while (rest := reader.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
+            _skip_line(reader)
             yield line, raw, _too_long
         elif raw.strip():
             yield line, raw, partial(_parse_json, raw)
 
 
-def _too_long() -> _Made:
+def _skip_line(reader: _Reader) -> None:
+    while (rest := reader.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+        pass
+
+
+def _too_long() -> NoReturn:
     raise _BadRow("too long", f"The row is longer than {MAX_LINE_BYTES // 1024} KiB.")
 
 
@@ -141,7 +154,7 @@ def _parse_json(raw: bytes) -> _Made:
     except UnicodeDecodeError as error:
         raise _BadRow("bad UTF-8", f"Byte {error.start + 1} of the row is not UTF-8.") from error
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_int)
     except RecursionError as error:
         raise _BadRow("too deep", f"The JSON is nested more than {MAX_JSON_DEPTH} deep.") from error
     except ValueError as error:
@@ -158,30 +171,85 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> _Made:
     return made
 
 
+def _int(digits: str) -> int:
+    if len(digits) > _LONGEST_INT:
+        raise ValueError("a number has too many digits")
+    return int(digits)
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
+class _CsvLines:
+    """Physical lines for csv.reader, which may join several to one row: counted, and cut off at the row's limit.
+
+    Bytes that are not UTF-8 travel as surrogates, so that one bad cell rejects its row and not the file.
+    """
+
+    def __init__(self, reader: _Reader) -> None:
+        self.reader = reader
+        self.number = 0
+        self.row_starts()
+        self._pending: deque[bytes] = deque()
+
+    def row_starts(self) -> None:
+        self.row = b""  # only what an excerpt shows
+        self._row_bytes = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if not self._pending:
+            # A lone carriage return ends a line too, as csv.reader expects.
+            self._pending.extend(self.reader.readline(_ROW_BYTES + 1).splitlines(keepends=True))
+        if not self._pending:
+            raise StopIteration
+        raw = self._pending.popleft()
+        self.number += 1
+        self.row = (self.row + raw[:_EXCERPT_BYTES])[:_EXCERPT_BYTES]
+        self._row_bytes += len(raw)
+        if self._row_bytes > _ROW_BYTES:
+            if not raw.endswith((b"\n", b"\r")):
+                _skip_line(self.reader)
+            _too_long()
+        return raw.decode("utf-8", "surrogateescape")
+
+
 def _csv_rows(reader: _Reader, fields: Sequence[str]) -> Iterator[_Row]:
-    # Bytes that are not UTF-8 travel as surrogates, so that one bad cell rejects its row and not the file.
-    text = io.TextIOWrapper(reader, encoding="utf-8", errors="surrogateescape", newline="")
-    csv.field_size_limit(MAX_LINE_BYTES)
-    rows = csv.reader(text, strict=True)
-    header = next(rows, [])
-    _check_header(header, fields)
+    csv.field_size_limit(MAX_LINE_BYTES + 1)
+    lines = _CsvLines(reader)
+    rows = csv.reader(lines, strict=True)
+    header = _header(rows, fields)
     while True:
-        line = rows.line_num + 1
+        line = lines.number + 1
+        lines.row_starts()
+        make: Callable[[], _Made]
         try:
             cells = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            message = str(error)
-            yield line, b"", partial(_bad_csv, message)
-            continue
-        if cells:
-            raw = ",".join(cells).encode("utf-8", "surrogateescape")
-            yield line, raw, partial(_parse_csv, header, cells, fields)
+            make = partial(_bad_csv, str(error))
+        except _BadRow:
+            make = _too_long
+        else:
+            if not cells:
+                continue
+            make = partial(_parse_csv, header, cells, fields)
+        yield line, lines.row, make
+
+
+def _header(rows: Iterator[list[str]], fields: Sequence[str]) -> list[str]:
+    try:
+        header = next((cells for cells in rows if cells), [])
+    except (csv.Error, _BadRow) as error:
+        raise UnreadableFile(
+            f"Neither JSON Lines nor CSV: the first line is not well-formed CSV ({str(error)[:100]})."
+        ) from error
+    _check_header(header, fields)
+    return header
 
 
 def _check_header(header: list[str], fields: Sequence[str]) -> None:
@@ -193,11 +261,24 @@ def _check_header(header: list[str], fields: Sequence[str]) -> None:
         raise UnreadableFile(
             f"Neither JSON Lines nor a CSV with the needed columns: the first line lacks {', '.join(missing)}."
         )
+    if any(_SURROGATE.search(name) for name in header):
+        raise UnreadableFile("The first line is not UTF-8. Save the file as UTF-8.")
     unknown = [name for name in header if name not in known and not name.startswith("metadata.")]
     if unknown:
         raise UnreadableFile(
-            f"Unknown column {unknown[0][:60]}. Put further columns under metadata., as in metadata.domain."
+            f"Unknown column {unknown[0][:60]!r}. Put further columns under metadata., as in metadata.domain."
         )
+    _check_columns_once(header, fields)
+
+
+def _check_columns_once(header: list[str], fields: Sequence[str]) -> None:
+    """Refuse two columns for one thing: the second would overwrite the first in silence."""
+    own = {f"input.{name}": name for name in fields if name not in _COLUMNS}
+    named = Counter(own.get(name, name) for name in header)
+    named.update(name for name in fields if "input" in named and name not in _COLUMNS)
+    twice = [name for name, times in named.items() if times > 1]
+    if twice:
+        raise UnreadableFile(f"The column {twice[0][:60]} stands twice. Take one away.")
 
 
 def _bad_csv(message: str) -> _Made:
@@ -238,7 +319,7 @@ def _check_text(value: Any, depth: int) -> None:
     if isinstance(value, str):
         if "\x00" in value:
             raise _BadRow("NUL character", "The row holds a NUL character, which no text needs.")
-        if any("\ud800" <= char <= "\udfff" for char in value):
+        if _SURROGATE.search(value):
             raise _BadRow("bad UTF-8", "The row holds bytes or escapes that are not valid Unicode.")
     elif isinstance(value, Mapping):
         for key, inner in value.items():
@@ -272,4 +353,4 @@ def _outcome(
 
 
 def _excerpt(raw: bytes) -> str:
-    return raw[:400].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}").strip()[:200]
+    return raw[:_EXCERPT_BYTES].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}").strip()[:200]
