@@ -189,7 +189,7 @@ def taught() -> Iterator[tuple[Task, Teacher]]:
         yield task, teacher
 
 
-def test_the_teacher_extracts_only_what_has_no_instruction_and_writes_each_cluster(
+def test_the_teacher_extracts_what_lacks_an_instruction_and_writes_each_cluster(
     taught: tuple[Task, Teacher],
 ) -> None:
     task, teacher = taught
