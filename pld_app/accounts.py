@@ -37,3 +37,13 @@ def account_deactivate(*, user_id: int, by: User) -> User:
 def _sessions_end(user: User) -> None:
     mine = [row.pk for row in Session.objects.iterator() if row.get_decoded().get("_auth_user_id") == str(user.pk)]
     Session.objects.filter(pk__in=mine).delete()
+
+
+@transaction.atomic
+def account_set_password(*, user_id: int, password: str) -> User:
+    """Set a password from the command line; a changed password ends every session (Django checks its hash)."""
+    user = User.objects.select_for_update().get(pk=user_id)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    audit_record("account.password_set", actor=None, subject=user)
+    return user
