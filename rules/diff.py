@@ -16,7 +16,7 @@ type Op = Literal["equal", "insert", "delete"]
 type Pair = tuple[Op, str]
 
 # Every character is in exactly one token, so that joining tokens gives the text back.
-_TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
+_TOKEN = re.compile(r"\w+|\s|[^\w\s]")
 _WORD = re.compile(r"\w+")
 
 # Words that decide what is allowed; matched in lower case.
@@ -150,6 +150,23 @@ def mark_shared(text: str, rule: str) -> list[Segment]:
         segments += reveal(text[position:first]) + reveal(text[first:last], shared=True)
         position = last
     return segments + reveal(text[position:])
+
+
+def from_shared(segments: list[Segment], lead: int = 60) -> list[Segment]:
+    """The text from shortly before its longest shared stretch, if that lies far in, after an ellipsis.
+
+    `lead` is how many characters are kept before the stretch.
+    """
+    shared = [index for index, segment in enumerate(segments) if segment.shared]
+    if not shared:
+        return segments
+    longest = max(shared, key=lambda index: len(segments[index].text))
+    before = "".join(segment.text for segment in segments[:longest] if not segment.hidden)
+    # A cut may not swallow an invisible character: it has to be seen.
+    if len(before) <= 2 * lead or any(segment.hidden for segment in segments[:longest]):
+        return segments
+    kept = before[-lead:]
+    return [Segment("… " + kept[kept.find(" ") + 1 :]), *segments[longest:]]
 
 
 def _shared_spans(words: list[str], rule_words: list[str]) -> Iterator[tuple[int, int]]:

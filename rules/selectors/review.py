@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pld_app.models import AuditEvent, User
-from rules.diff import Pair, Risk, diff_summary, mark_shared, risky_changes, word_diff
+from rules.diff import Pair, Risk, diff_summary, from_shared, mark_shared, risky_changes, word_diff
 from rules.hidden_text import Segment, hidden_in, readable, reveal, spelled
 from rules.models import (
     Decision,
@@ -110,6 +110,7 @@ class Card:
     pairs: list[Pair]
     summary: str
     risks: list[Risk]
+    shared_inputs: list[tuple[str, list[Segment]]]
     supporting: list[TraceView]
     contradicting: list[TraceView]
     looked_through: int
@@ -133,7 +134,9 @@ def card_of(instruction: Instruction, user: User) -> Card:
     task, revision = instruction.task, _text_of(instruction)
     mined = instruction.revisions.filter(number=1).first() if revision.number > 1 else None
     pairs = shown_diff(mined.text, revision.text) if mined else []
-    evidence = _evidence(instruction, revision.text)
+    evidence = _evidence(instruction)
+    shared = _shared_inputs([row.trace for row in evidence])
+    views = [(row.role, _trace_view(task, row.trace, revision.text, row.is_cited, shared)) for row in evidence]
     return Card(
         task=task,
         instruction=instruction,
@@ -145,8 +148,9 @@ def card_of(instruction: Instruction, user: User) -> Card:
         pairs=pairs,
         summary=diff_summary(pairs) if mined else "",
         risks=risky_changes(mined.text, revision.text, task.labels) if mined else [],
-        supporting=evidence[EvidenceRole.SUPPORTING],
-        contradicting=evidence[EvidenceRole.CONTRADICTING],
+        shared_inputs=[(name, reveal(value)) for name, value in shared.items()],
+        supporting=[view for role, view in views if role == EvidenceRole.SUPPORTING],
+        contradicting=[view for role, view in views if role == EvidenceRole.CONTRADICTING],
         looked_through=_looked_through(instruction),
         cluster_traces=instruction.cluster.size if instruction.cluster else 0,
         timeline=timeline_of(instruction),
@@ -168,22 +172,35 @@ def shown_diff(before: str, after: str) -> list[Pair]:
     return [(op, spelled(text)) for op, text in word_diff(before, after)]
 
 
-def _evidence(instruction: Instruction, rule: str) -> dict[str, list[TraceView]]:
+def _evidence(instruction: Instruction) -> list[Evidence]:
+    """The three closest traces of each side, closest first."""
     rows = Evidence.objects.filter(instruction=instruction, rank__lte=OPEN_EVIDENCE).select_related("trace")
-    found: dict[str, list[TraceView]] = {role: [] for role in EvidenceRole.values}
-    for row in rows.order_by("role", "rank"):
-        found[row.role].append(_trace_view(instruction.task, row.trace, rule, is_cited=row.is_cited))
-    return found
+    return list(rows.order_by("role", "rank"))
 
 
-def _trace_view(task: Task, trace: Trace, rule: str, *, is_cited: bool = False) -> TraceView:
-    inputs: dict[str, str] = trace.input
+def _shared_inputs(traces: list[Trace]) -> dict[str, str]:
+    """Input fields that read the same in all of these traces (such as the question asked): said once, not six times."""
+    if len(traces) < 2:
+        return {}
+    first: dict[str, str] = traces[0].input
+    same = {
+        name: str(value) for name, value in first.items() if all(trace.input.get(name) == value for trace in traces)
+    }
+    return same if len(same) < len(first) else {}
+
+
+def _trace_view(
+    task: Task, trace: Trace, rule: str, is_cited: bool = False, shared: Mapping[str, str] | None = None
+) -> TraceView:
+    inputs: dict[str, str] = {name: value for name, value in trace.input.items() if name not in (shared or {})}
     known = [name for name in task.input_fields if name in inputs]
     names = known + [name for name in inputs if name not in known]
+    marked = [(name, mark_shared(str(inputs[name]), rule)) for name in names]
     return TraceView(
         trace=trace,
         label_index=label_index(task, trace.label),
-        inputs=[(name, mark_shared(str(inputs[name]), rule)) for name in names],
+        # Beside the rule there is room for two lines of each: they begin near the words it shares.
+        inputs=marked if shared is None else [(name, from_shared(segments)) for name, segments in marked],
         rationale=mark_shared(trace.rationale, rule),
         is_cited=is_cited,
     )

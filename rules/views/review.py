@@ -1,5 +1,6 @@
 """The review queue and the card; each decision is a plain form that leads to the next card."""
 
+import uuid
 from collections.abc import Callable
 
 from django.contrib import messages
@@ -127,6 +128,9 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         "may_decide": request.user.role == Role.REVIEWER,
         "reasons": ReasonCode.choices,
         "refused": refused,
+        # One name for the menus of this rendering alone: htmx puts the new card in before it takes the old one out, and
+        # a browser shuts a menu that arrives open while one of the same name is open already.
+        "menus": uuid.uuid4().hex[:8],
     }
     template = "rules/instruction_detail.html#card" if request.htmx else "rules/instruction_detail.html"
     response = render(request, template, context, status=422 if refused else 200)
