@@ -1,7 +1,5 @@
 """Model endpoints, configured by an administrator; keys stay in the environment."""
 
-import os
-
 from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -13,6 +11,8 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.audit import Json, audit_record
+from pld_app.model_edge import AddressRefusedError, check_url
+from pld_app.model_edge.ledger import key_variable_allowed
 from pld_app.models import ModelEndpoint, Role, User
 
 
@@ -37,12 +37,18 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
             "is_active",
         )
 
+    def clean_base_url(self) -> str:
+        url: str = self.cleaned_data["base_url"]
+        try:
+            check_url(url)
+        except AddressRefusedError as error:
+            raise forms.ValidationError(str(error)) from error
+        return url
+
     def clean_api_key_env(self) -> str:
         name: str = self.cleaned_data["api_key_env"]
-        if name and name not in os.environ:
-            raise forms.ValidationError(
-                _("The server has no environment variable of this name. Set it where the workers start.")
-            )
+        if name and not key_variable_allowed(name):
+            raise forms.ValidationError(_("This is not the name of a provider's key, such as OPENAI_API_KEY."))
         return name
 
 
