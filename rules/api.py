@@ -21,6 +21,7 @@ from pld_app.canonical import sha256_hex
 from rules.manifest import Manifest, manifest_read
 from rules.models import ChannelName, PromptToken, Publication, Release
 from rules.selectors.publishing import current_publication
+from rules.selectors.rulesets import signature_state
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,11 @@ def _is_known(request: HttpRequest, etag: str) -> bool:
 
 
 def _body(publication: Publication, manifest: Manifest, slug: str) -> Prompt:
+    """The answer. Raises _NotTheSignedBytes when this very manifest lacks the signatures its policy asks for."""
     release = publication.release
-    signatures = release.ruleset.signatures.filter(manifest_sha256=release.manifest_sha256).order_by("pk")
+    signatures = list(release.ruleset.signatures.filter(manifest_sha256=release.manifest_sha256).order_by("pk"))
+    if not signature_state(manifest, [one.meaning for one in signatures]).is_complete:
+        raise _NotTheSignedBytes("signatures")
     return Prompt(
         task=slug,
         channel=publication.channel,
@@ -165,16 +169,17 @@ def prompt(request: HttpRequest, task: str, channel: ChannelName = ChannelName.P
     if publication is None:
         return _problem(request, HTTPStatus.NOT_FOUND, f"Nothing valid is published to {channel.value} of {task}.")
     release = publication.release
+    etag = f'"{release.prompt_sha256}-{release.version}"'
     try:
         manifest = _signed_manifest(release)
+        if _is_known(request, etag):
+            response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+        else:
+            body = _body(publication, manifest, task).model_dump(mode="json")
+            response = api.create_response(request, body, status=HTTPStatus.OK)
     except _NotTheSignedBytes as error:
-        logger.critical("prompt not served: the %s of release %s of %s is not the signed one", error, release, task)
+        logger.critical("prompt not served: the %s of release %s of %s do not hold", error, release, task)
         return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, "The stored prompt failed its check. Keep your last.")
-    etag = f'"{release.prompt_sha256}-{release.version}"'
-    if _is_known(request, etag):
-        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
-    else:
-        response = api.create_response(request, _body(publication, manifest, task).model_dump(mode="json"))
     response["ETag"] = etag
     response["X-Prompt-SHA256"] = release.prompt_sha256
     response["Cache-Control"] = "private, no-cache"

@@ -3,10 +3,11 @@
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from pld_app.errors import Message
 from rules.models import ChannelName, Meaning, PromptToken, Ruleset
 
 
-def _password(label: str) -> forms.CharField:
+def _password(label: Message) -> forms.CharField:
     widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
     return forms.CharField(label=label, strip=False, max_length=4096, widget=widget)
 

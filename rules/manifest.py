@@ -3,6 +3,10 @@
 The compiled prompt has four sections: the preamble, the labels, the numbered instructions, the output contract. An
 instruction is untrusted text (a teacher wrote it), so every line break in it, whatever the character, is folded to one
 space: it stays one numbered line and can neither open a section nor add an item. The manifest keeps its exact text.
+
+How a manifest of one schema compiles never changes: the database rebuilds the prompt of "ruleset-manifest/v1" by itself
+when a ruleset is frozen (migration 0003), and signed prompts must come out the same for as long as they are served.
+Another way to compile is another schema.
 """
 
 import math

@@ -24,6 +24,10 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         Stale,
         _("The sign-off policy of the task changed while you froze this. Look at it and freeze again."),
     ),
+    "the manifest must carry the frame": (
+        Stale,
+        _("The settings of the task changed while you froze this. Look at the prompt and freeze again."),
+    ),
     "only a draft ruleset takes": (Stale, _("This ruleset was frozen while you worked on it. Reload to see it.")),
     "a frozen ruleset never changes": (Stale, _("This ruleset was frozen while you worked on it. Reload to see it.")),
     "this ruleset is not in sign-off": (Stale, _("This ruleset is no longer in sign-off. Reload to see why.")),

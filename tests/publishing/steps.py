@@ -1,8 +1,12 @@
 """The way of a ruleset in few words: each step as the person who may take it."""
 
+from datetime import datetime, timedelta
+
 from django.db import transaction
+from django.utils import timezone
 
 from pld_app.audit import audit_record
+from pld_app.canonical import sha256_hex
 from pld_app.models import User
 from rules.models import (
     ChannelName,
@@ -13,6 +17,7 @@ from rules.models import (
     Meaning,
     Publication,
     Release,
+    Revision,
     Ruleset,
     Signature,
     Task,
@@ -39,6 +44,20 @@ def frozen(task: Task, composer: User, count: int = 3) -> Ruleset:
     """A ruleset in sign-off."""
     ruleset = draft(task, composer, count)
     return ruleset_freeze(ruleset_id=ruleset.pk, editor=composer, version=ruleset.version)
+
+
+def edit(instruction: Instruction, author: User, text: str = "Words of a reviewer.") -> None:
+    """A new text by this person, past the services."""
+    number = 1 + instruction.revisions.count()
+    event = audit_record("instruction.edited", actor=author, subject=instruction)
+    instruction.current_revision = Revision.objects.create(
+        instruction=instruction, number=number, text=text, text_sha256=sha256_hex(text), author=author, event=event
+    )
+    instruction.save(update_fields=["current_revision"])
+
+
+def minutes_ago(minutes: float) -> datetime:
+    return timezone.now() - timedelta(minutes=minutes)
 
 
 def reopen(instruction: Instruction, reviewer: User) -> None:

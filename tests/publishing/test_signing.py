@@ -5,12 +5,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from pld_app.audit import audit_record
-from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import AuditEvent, Role, User
 from rules.exceptions import Stale
-from rules.models import Instruction, Meaning, Revision, Ruleset, RulesetStatus, Signature, Task
+from rules.models import Meaning, Ruleset, RulesetStatus, Signature, Task
 from rules.selectors import rulesets as selectors
 from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import ruleset_create, ruleset_freeze, ruleset_item_move
@@ -98,7 +96,7 @@ def test_every_composer_and_every_author_is_left_out(task: Task, ana: User, ben:
     task.save()
     cleo, dora = (make_user(name, Role.REVIEWER, "legal") for name in ("cleo", "dora"))
     instruction = make_instruction(task)
-    _edit(instruction, cleo)
+    steps.edit(instruction, cleo)
     approve_directly(instruction, dora)
     steps.approved(task, ana, 2)
     ruleset = ruleset_create(task=task, composer=ana)
@@ -119,15 +117,6 @@ def test_every_composer_and_every_author_is_left_out(task: Task, ana: User, ben:
     steps.sign(ruleset, sam)
     ruleset.refresh_from_db()
     assert ruleset.status == RulesetStatus.SIGNED
-
-
-def _edit(instruction: Instruction, author: User) -> None:
-    text = "Words of a reviewer."
-    event = audit_record("instruction.edited", actor=author, subject=instruction)
-    instruction.current_revision = Revision.objects.create(
-        instruction=instruction, number=2, text=text, text_sha256=sha256_hex(text), author=author, event=event
-    )
-    instruction.save(update_fields=["current_revision"])
 
 
 def _sign_with(ruleset: Ruleset, signer: User, password: str) -> None:
