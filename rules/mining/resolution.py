@@ -8,8 +8,8 @@ second card. Where no division comes back (below 0.6) or the set is tiny, plain 
 yardstick and no label is looked at.
 
 Above 2,000 rows the stability is found on a sample. A resolution does not carry over to a denser set (15 neighbours
-reach less far there, so the same value divides more): the whole set takes the resolution whose topics agree best, on
-the sampled rows, with the sample's own stable topics.
+reach less far there, so the same value divides more): the whole set takes the finest resolution whose topics agree
+best (again within 0.01), on the sampled rows, with the sample's own stable topics.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _REPEATS = 8
 _PART = 0.8
 _TOLERANCE = 0.01
 _STABLE = 0.6
+_PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,16 @@ def _agreement(one: IntArray, other: IntArray) -> float:
 def _carried_over(
     graph: sparse.csr_matrix, method: GraphMethod, seed: int, sample: IntArray, stable: StablePartition
 ) -> tuple[IntArray, float]:
-    """The division of the whole set that agrees best with the sample's topics, and its resolution: tried downwards."""
-    best: tuple[float, IntArray, float] | None = None
+    """The division of the whole set that agrees best with the sample's topics, and its resolution; tried downwards."""
+    tried: list[tuple[float, IntArray, float]] = []
+    best = 0.0
     for resolution in sorted((value for value in RESOLUTIONS if value <= stable.resolution), reverse=True):
         topics = communities(graph, method, resolution, seed)
         agreement = float(adjusted_mutual_info_score(topics[sample], stable.topics))
-        if best is not None and agreement < best[0]:
+        tried.append((agreement, topics, resolution))
+        best = max(best, agreement)
+        # Past the peak, or on its plateau: coarser ones can only merge more, and each costs a pass over the whole set.
+        if agreement < best - _TOLERANCE or (len(tried) > _PATIENCE and best - tried[-1 - _PATIENCE][0] <= _TOLERANCE):
             break
-        best = (agreement, topics, resolution)
-    assert best is not None  # the grid holds the sample's own resolution
-    return best[1], best[2]
+    _, topics, resolution = next(one for one in tried if one[0] >= best - _TOLERANCE)
+    return topics, resolution
