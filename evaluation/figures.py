@@ -15,13 +15,17 @@ _LABEL_WIDTH = 150
 _LABEL_CHARS = 20
 _COLUMN_CHARS = 13
 _MARGIN = 8
+_ANSWERS_Y = 14
+_HEADINGS_Y = 34
+_GOLD_X = _MARGIN + _LABEL_WIDTH - 10
 
 _BARS_WIDTH = 640
 _PLOT_WIDTH = 480
 _ROW_HEIGHT = 58
-_BAR_TOP = 24
-_BAR_HEIGHT = 18
-_WHISKER_CAP = 5
+_BAR_TOP = 22
+_BAR_HEIGHT = 14
+_WHISKER_BELOW = 7  # under the bar, where it is seen on every colour
+_WHISKER_CAP = 4
 _TEXT_BELOW_MIDDLE = 4
 
 
@@ -81,11 +85,15 @@ class ConfusionRow:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionFigure:
-    """Gold labels as rows, predicted labels and malformed answers as columns."""
+    """Gold labels as rows; predicted labels, then malformed answers, as columns. `gold_x` is a right edge."""
 
     id: str
     width: int
     height: int
+    gold_x: int
+    answers_x: int
+    answers_y: int
+    headings_y: int
     columns: tuple[Text, ...]
     rows: tuple[ConfusionRow, ...]
     source: Source
@@ -103,7 +111,7 @@ class BarRun:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar from 0 to the macro-F1, its interval as a whisker, and the texts above and beside it."""
+    """A bar from 0 to the macro-F1, its interval as a whisker below, and the texts above and beside it."""
 
     x: int
     y: int
@@ -116,6 +124,7 @@ class Bar:
     cap_bottom: int
     caption: Text
     value_x: int
+    value_y: int
     value: str
     interval: str
     is_baseline: bool
@@ -143,8 +152,12 @@ def confusion_figure(confusion: Confusion, source: Source, *, figure_id: str, ma
         id=figure_id,
         width=_MARGIN + _LABEL_WIDTH + _CELL_WIDTH * len(headings) + _MARGIN,
         height=_HEADER_HEIGHT + _CELL_HEIGHT * len(confusion.labels) + _MARGIN,
+        gold_x=_GOLD_X,
+        answers_x=_column_x(0) + _CELL_WIDTH * len(headings) // 2,
+        answers_y=_ANSWERS_Y,
+        headings_y=_HEADINGS_Y,
         columns=tuple(
-            _text(_column_x(j) + _CELL_WIDTH // 2, _HEADER_HEIGHT - 12, heading, _COLUMN_CHARS)
+            _text(_column_x(j) + _CELL_WIDTH // 2, _HEADINGS_Y, heading, _COLUMN_CHARS)
             for j, heading in enumerate(headings)
         ),
         rows=tuple(
@@ -196,7 +209,7 @@ def _confusion_row(index: int, gold: str, counts: Sequence[int], headings: Seque
         )
 
     return ConfusionRow(
-        header=_text(_MARGIN + _LABEL_WIDTH - 10, middle, gold, _LABEL_CHARS),
+        header=_text(_GOLD_X, middle, gold, _LABEL_CHARS),
         cells=tuple(cell(j, count, headings[j]) for j, count in enumerate(counts)),
         support=support,
     )
@@ -205,7 +218,7 @@ def _confusion_row(index: int, gold: str, counts: Sequence[int], headings: Seque
 def _bar(index: int, run: BarRun) -> Bar:
     top = _ROW_HEIGHT * index + _BAR_TOP
     middle = top + _BAR_HEIGHT // 2
-    right = max(_plot_x(run.macro_f1), _plot_x(run.interval.high))
+    whisker = top + _BAR_HEIGHT + _WHISKER_BELOW
     return Bar(
         x=_plot_x(0),
         y=top,
@@ -213,11 +226,12 @@ def _bar(index: int, run: BarRun) -> Bar:
         height=_BAR_HEIGHT,
         whisker_low=_plot_x(run.interval.low),
         whisker_high=_plot_x(run.interval.high),
-        whisker_y=middle,
-        cap_top=middle - _WHISKER_CAP,
-        cap_bottom=middle + _WHISKER_CAP,
-        caption=_text(_plot_x(0), top - 7, run.source.text, 96),
-        value_x=right + 8,
+        whisker_y=whisker,
+        cap_top=whisker - _WHISKER_CAP,
+        cap_bottom=whisker + _WHISKER_CAP,
+        caption=_text(_plot_x(0) + 4, top - 7, run.source.text, 96),
+        value_x=_plot_x(run.macro_f1) + 8,
+        value_y=middle + _TEXT_BELOW_MIDDLE,
         value=f"{run.macro_f1:.2f}",
         interval=f"{run.interval.low:.2f} to {run.interval.high:.2f}",
         is_baseline=run.is_baseline,

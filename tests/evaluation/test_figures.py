@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from django.template.loader import render_to_string
 from django.test import override_settings
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.figures import BarRun, BarsFigure, ConfusionFigure, Source, bars_figure, confusion_figure
@@ -59,6 +59,7 @@ def test_cells_hold_counts_and_shares_of_their_row() -> None:
     assert [row.support for row in figure.rows] == [6, 4]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 5_000), min_size=4, max_size=4), min_size=3, max_size=3))
 def test_cells_tile_the_drawing(counts: list[list[int]]) -> None:
     matrix = Confusion(labels=("A", "B", "C"), counts=tuple(tuple(row) for row in counts))
@@ -90,6 +91,7 @@ def test_bars_are_proportional_and_whiskers_stand_on_the_same_scale() -> None:
     assert [tick.x for tick in figure.ticks] == [half.x + whole.width * k // 4 for k in range(5)]
     assert whole.whisker_low == whole.whisker_high == whole.x + whole.width
     assert whole.value_x < figure.width - 30
+    assert half.y + half.height < half.cap_top < half.whisker_y < half.cap_bottom < whole.caption.y - 12
     assert (half.value, half.interval, figure.level) == ("0.50", "0.25 to 0.75", "95%")
 
 
@@ -105,6 +107,7 @@ def test_confusion_is_drawn_with_its_table() -> None:
     assert [rect.get("class") for rect in root.iter("rect")] == [f"fig-cell-{n}" for n in (8, 1, 0, 5, 2, 2)]
     assert root.get("aria-labelledby") == "matrix-title matrix-desc"
     assert {node.get("id") for node in root} >= {"matrix-title", "matrix-desc"}
+    assert texts(root)[:2] == ["Answer", "Gold label"]
     assert html.count(SOURCE.text) == 3  # under the heading, in the drawing's title, under the table
     assert '<td class="num">5 (83%)</td>' in html
     assert html.index("<details") < html.index("<table")

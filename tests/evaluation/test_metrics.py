@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
@@ -29,6 +29,7 @@ def named(predicted: list[str | None]) -> list[str]:
     return [MALFORMED if label is None else label for label in predicted]
 
 
+@settings(deadline=None)
 @given(runs)
 def test_figures_equal_scikit_learn(run: list[tuple[str, str | None]]) -> None:
     gold, predicted = [g for g, _ in run], [p for _, p in run]
@@ -53,6 +54,7 @@ def test_figures_equal_scikit_learn(run: list[tuple[str, str | None]]) -> None:
     assert figures.malformed_rate == pytest.approx(predicted.count(None) / len(run))
 
 
+@settings(deadline=None)
 @given(runs)
 def test_figures_survive_json(run: list[tuple[str, str | None]]) -> None:
     figures = score_run([g for g, _ in run], [p for _, p in run], LABELS, resamples=20)
@@ -93,7 +95,7 @@ def test_intervals_agree_with_scipy() -> None:
 
     for statistic, interval in ((accuracy, ours.accuracy_interval), (macro_f1, ours.macro_f1_interval)):
         theirs = stats.bootstrap(
-            data, statistic, paired=True, vectorized=False, n_resamples=1_000, method="percentile", rng=1
+            data, statistic, paired=True, vectorized=False, n_resamples=500, method="percentile", rng=1
         ).confidence_interval
         assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), abs=0.015)
 
@@ -135,6 +137,7 @@ def test_bad_runs_are_refused(gold: list[str], predicted: list[str | None], labe
         score_run(gold, predicted, labels)
 
 
+@settings(deadline=None)
 @given(paired_runs)
 def test_comparison_equals_scipy(run: list[tuple[str, str | None, str | None]]) -> None:
     gold, before, after = ([row[i] for row in run] for i in range(3))
@@ -174,6 +177,7 @@ calls = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(calls)
 def test_call_summary(rows: list[tuple[float, int | None, int | None]]) -> None:
     assume(rows)
