@@ -60,9 +60,14 @@ class Lease:
     lost: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise LeaseLost if another worker took over; call it inside the transaction that writes."""
+        """Raise LeaseLost if another worker took over; call it inside the transaction that writes.
+
+        In a transaction the job stays locked until its end, so that nobody takes over between this look and the commit.
+        """
         held = Job.objects.filter(pk=self.job_id, lease_token=self.token, state=JobState.RUNNING)
-        if self.lost.is_set() or not held.exists():
+        if connection.in_atomic_block:
+            held = held.select_for_update(no_key=True)
+        if self.lost.is_set() or not held.values_list("pk").first():
             raise LeaseLost
 
     def progressed(self) -> None:
@@ -74,16 +79,28 @@ class Lease:
         return time.monotonic() - self.started > SLICE_S
 
 
+type Run = Callable[[int, Lease], JobResult]
+
+
 @dataclass(frozen=True)
 class Handler:
-    run: Callable[[int, Lease], JobResult]
+    run: Run
     on_dead: Callable[[int, str], None]
 
 
 _HANDLERS: dict[str, Handler] = {}
 
 
-def job_handler(kind: str, *, run: Callable[[int, Lease], JobResult], on_dead: Callable[[int, str], None]) -> None:
+def _unknown(kind: str) -> Handler:
+    """Stands in for a kind that only another version of the program knows: it fails, and in the end is buried."""
+
+    def run(_subject_id: int, _lease: Lease) -> JobResult:
+        raise LookupError(f"No worker here knows jobs of kind {kind}.")
+
+    return Handler(run, lambda _subject_id, _error: None)
+
+
+def job_handler(kind: str, *, run: Run, on_dead: Callable[[int, str], None]) -> None:
     """Register what a kind of job does; `on_dead(subject_id, error)` marks the subject of a buried job failed."""
     _HANDLERS[kind] = Handler(run, on_dead)
 
@@ -93,7 +110,8 @@ def job_enqueue(*, kind: str, subject_id: int, key: str, created_by: User | None
     job, _created = Job.objects.get_or_create(
         idempotency_key=key, defaults={"kind": kind, "subject_id": subject_id, "created_by": created_by}
     )
-    transaction.on_commit(lambda: hint_send(job.pk))
+    # Robust: the work is committed, and a failing hint must not make it look refused.
+    transaction.on_commit(lambda: hint_send(job.pk), robust=True)
     return job
 
 
@@ -122,13 +140,18 @@ def job_claim(job_id: int) -> tuple[Job, Lease] | None:
     return Job.objects.get(pk=job_id), Lease(job_id, token)
 
 
-def job_execute(*, job_id: int) -> None:
-    """Claim and run one job; a duplicate delivery finds nothing to claim."""
+def job_execute(*, job_id: int, run: Run | None = None) -> None:
+    """Claim and run one job; a duplicate delivery finds nothing to claim.
+
+    `run` stands in for what the kind's handler runs: a command uses it to watch the progress.
+    """
     claimed = job_claim(job_id)
     if claimed is None:
         return
     job, lease = claimed
-    handler = _HANDLERS[job.kind]
+    handler = _HANDLERS.get(job.kind, _unknown(job.kind))
+    if run is not None:
+        handler = Handler(run, handler.on_dead)
     if job.attempts > Job.MAX_ATTEMPTS:
         _job_bury(job, lease, handler, job.last_error or "The worker stopped three times without getting on.")
         return
@@ -144,7 +167,8 @@ def _job_run(job: Job, lease: Lease, handler: Handler) -> None:
     except PutOff as put_off:
         _job_release(lease, run_after=put_off.run_after, error=put_off.reason, attempts=0)
     except SoftTimeLimitExceeded:
-        _job_release(lease, run_after=timezone.now(), error="The worker was asked to stop.", attempts=0)
+        # Counts as a failed start unless there was progress: what never ends in time must not start for ever.
+        _job_failed(job, lease, handler, "It took too long without a pause and was stopped.")
         raise
     except Exception as error:  # the worker's outer edge: a bug must not stop the sweeper from trying again
         log.exception("job.failed")
@@ -163,6 +187,7 @@ def _job_settle(lease: Lease, result: JobResult) -> None:
 
 
 def _job_failed(job: Job, lease: Lease, handler: Handler, error: str) -> None:
+    job.refresh_from_db(fields=["attempts"])  # progress may have set it back
     if job.attempts >= Job.MAX_ATTEMPTS:
         _job_bury(job, lease, handler, error)
         return
@@ -230,7 +255,7 @@ def jobs_sweep(*, limit: int = 100) -> int:
     with transaction.atomic():
         ids = list(
             Job.objects.filter(due)
-            .order_by("pk")
+            .order_by(F("hinted_at").asc(nulls_first=True), "pk")
             .select_for_update(skip_locked=True)
             .values_list("pk", flat=True)[:limit]
         )
