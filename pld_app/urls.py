@@ -17,6 +17,7 @@ urlpatterns = [
     path("endpoints/", endpoints.endpoint_list, name="endpoints"),
     path("endpoints/new/", endpoints.endpoint_edit, name="endpoint-new"),
     path("endpoints/<slug:endpoint>/", endpoints.endpoint_edit, name="endpoint-edit"),
+    path("api/v1/", include("rules.urls.api")),
     path("", include("rules.urls")),
     path("", include("evaluation.urls")),
 ]
