@@ -21,6 +21,7 @@ from pld_app.devstack.stack import (
 from pld_app.devstack.state import StackState, state_load, state_save
 
 LOCK_FILE = paths.DEV / "demo.lock"
+STUDENT_STAGE = 1  # after the worker, which would record its calls as failed, and before the databases
 
 
 def demo_run(*, seed: bool, reset: bool) -> int:
@@ -128,7 +129,7 @@ def _web(state: StackState, environment: dict[str, str]) -> ProcessSpec:
 
 def _worker(environment: dict[str, str]) -> ProcessSpec:
     options = f"--loglevel INFO --concurrency {min(4, os.cpu_count() or 2)} --without-gossip --without-mingle"
-    quick_end = ["--", "worker.soft_shutdown_timeout=2"]
+    quick_end = ["--", "worker.soft_shutdown_timeout=1"]
     return ProcessSpec(
         name="worker",
         argv=[sys.executable, "-m", "celery", "-A", "pld_app.celery:app", "worker", *options.split(), *quick_end],
@@ -156,6 +157,7 @@ def _student(state: StackState, environment: dict[str, str]) -> ProcessSpec:
         argv=[sys.executable, "-m", "evaluation.student_server", "--port", port],
         env=environment,
         cwd=paths.ROOT,
+        stage=STUDENT_STAGE,
         ready=lambda: http_status(f"http://{LOOPBACK}:{port}/health") == 200,
         ready_seconds=90,
     )

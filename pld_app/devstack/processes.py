@@ -38,7 +38,7 @@ class ProcessSpec:
     urge_signal: signal.Signals | None = None
     urge_after_seconds: float = 3.0
     stop_seconds: float = 6.0
-    stage: int = 1
+    stage: int = 2
     ready: Callable[[], bool] | None = None
     ready_seconds: float = 30.0
 

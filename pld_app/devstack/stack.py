@@ -59,10 +59,19 @@ def _owner(path: Path) -> int | None:
     """The process that wrote itself into the lock file, if it is still alive."""
     try:
         owner = int(path.read_text(encoding="ascii"))
-        os.kill(owner, 0)
-    except (ValueError, ProcessLookupError, PermissionError):
+    except ValueError:
         return None
-    return owner
+    return owner if is_alive(owner) else None
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def is_locked(path: Path) -> bool:
@@ -113,12 +122,20 @@ def remove_servers(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
+def _remove_abandoned() -> None:
+    """Delete what runs that were killed have left behind; the name of a home begins with its process."""
+    for home in paths.TEST.glob("*-*"):
+        if not is_alive(int(home.name.partition("-")[0])):
+            remove_servers(home)
+
+
 @contextmanager
 def throwaway_stack(*, durable: bool = False) -> Iterator[Mapping[str, str]]:
     """A stack of its own for one run of the tests: any free ports, new secrets, all data deleted at the end.
 
     Yields the environment for child processes. Several may run side by side.
     """
+    _remove_abandoned()
     home = paths.TEST / f"{os.getpid()}-{secrets.token_hex(3)}"
     state = StackState(ports={})
     for name in ("postgres", "valkey"):

@@ -1,5 +1,7 @@
 """The throwaway stack of a test run, and the lock that keeps two demos apart."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import psycopg
@@ -9,7 +11,7 @@ import redis
 from pld_app.devstack import paths
 from pld_app.devstack.postgres import postgres_answers
 from pld_app.devstack.processes import StackError
-from pld_app.devstack.stack import exclusive, is_locked, throwaway_stack
+from pld_app.devstack.stack import exclusive, is_locked, remove_servers, throwaway_stack
 from pld_app.devstack.valkey import valkey_answers
 
 
@@ -30,6 +32,22 @@ def test_a_throwaway_stack_serves_both_and_leaves_nothing(monkeypatch: pytest.Mo
     assert homes() == before
     assert not postgres_answers(environment["DATABASE_URL"])
     assert not valkey_answers(environment["REDIS_URL"])
+
+
+def test_what_a_killed_run_left_behind_is_removed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://someone@db.example/pld")
+    monkeypatch.setenv("REDIS_URL", "redis://broker.example:6379/0")
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    abandoned, ours = paths.TEST / f"{ended.pid}-killed", paths.TEST / f"{os.getpid()}-running"
+    for home in (abandoned, ours):
+        (home / "postgres").mkdir(parents=True)
+    try:
+        with throwaway_stack():
+            assert not abandoned.exists()
+            assert ours.exists()
+    finally:
+        remove_servers(ours)
 
 
 def test_servers_named_by_the_environment_are_used_and_none_is_started(
