@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,16 +42,19 @@ def _at_once(*calls: Callable[[], Any]) -> Outcomes:
 
 
 def _calls(instruction: Instruction, ana: User, ben: User, round_: int) -> list[Callable[[], Any]]:
-    by_ana = {"instruction_id": instruction.pk, "reviewer": ana, "version": 1}
-    by_ben = by_ana | {"reviewer": ben}
+    decide = partial(act, instruction_id=instruction.pk, version=1)
     rivals: list[Callable[[], Any]] = [
-        lambda: services.instruction_reject(**by_ben, reason="unclear"),
-        lambda: services.instruction_edit(**by_ben, text=EDIT),
-        lambda: services.instruction_defer(**by_ben),
-        lambda: services.instruction_send_back(**by_ben, reason="scope"),
-        lambda: services.instruction_approve(**by_ben),
+        partial(decide, services.instruction_reject, reviewer=ben, reason="unclear"),
+        partial(decide, services.instruction_edit, reviewer=ben, text=EDIT),
+        partial(decide, services.instruction_defer, reviewer=ben),
+        partial(decide, services.instruction_send_back, reviewer=ben, reason="scope"),
+        partial(decide, services.instruction_approve, reviewer=ben),
     ]
-    return [lambda: services.instruction_approve(**by_ana), rivals[round_ % len(rivals)]]
+    return [partial(decide, services.instruction_approve, reviewer=ana), rivals[round_ % len(rivals)]]
+
+
+def act(service: Callable[..., Any], **arguments: Any) -> Any:
+    return service(**arguments)
 
 
 @pytest.mark.django_db(transaction=True)
