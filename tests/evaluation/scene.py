@@ -1,0 +1,64 @@
+"""A task with examples to evaluate on, a scripted student, and a worker's turn in the test's own process."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evaluation.models import EvaluationRun, PromptKind
+from evaluation.runs import JOB_KIND
+from evaluation.services import evaluation_run_create
+from pld_app.jobs import job_execute
+from pld_app.models import Job, ModelEndpoint, User
+from rules.models import Split, Task, Trace
+from tests.factories import make_endpoint, make_trace
+from tests.stub_server import Plan, StubRequest, completion
+
+LABELS = ["Compliant", "Breach", "Unclear"]
+
+
+def examples(task: Task, count: int, *, split: Split = Split.VALIDATION) -> list[Trace]:
+    """`count` traces of a split: of seven in a row, four are Compliant, two Breach and one Unclear."""
+    gold = ["Compliant", "Compliant", "Breach", "Compliant", "Unclear", "Breach", "Compliant"]
+    return [make_trace(task, split=split, label=gold[n % len(gold)]) for n in range(count)]
+
+
+def clause_of(request: StubRequest) -> str:
+    """The clause the student was asked about."""
+    asked: Mapping[str, str] = json.loads(request.body["messages"][-1]["content"])
+    return asked["clause"]
+
+
+def answering(answers: Mapping[str, str | Plan]) -> Callable[[StubRequest], str | Plan]:
+    """A student that gives each clause its answer: a label, or a Plan, or a behaviour of the stub after "!"."""
+
+    def behave(request: StubRequest) -> str | Plan:
+        answer = answers[clause_of(request)]
+        if isinstance(answer, Plan):
+            return answer
+        return answer[1:] if answer.startswith("!") else Plan(completion(json.dumps({"label": answer})))
+
+    return behave
+
+
+def student(url: str, task: Task, **fields: Any) -> ModelEndpoint:
+    """The task's student endpoint."""
+    task.student = make_endpoint(url, slug="student", **({"concurrency": 4} | fields))
+    task.save(update_fields=["student"])
+    return task.student
+
+
+def make_run(task: Task, user: User | None = None, **fields: Any) -> EvaluationRun:
+    """A queued baseline over the validation split, unless told otherwise."""
+    values: dict[str, Any] = {"kind": PromptKind.ZERO_SHOT, "split": Split.VALIDATION}
+    return evaluation_run_create(task=task, user=user, **(values | fields))
+
+
+def job_of(run: EvaluationRun) -> Job:
+    return Job.objects.get(kind=JOB_KIND, subject_id=run.pk)
+
+
+def work(run: EvaluationRun) -> EvaluationRun:
+    """One delivery of the run's job to a worker."""
+    job_execute(job_id=job_of(run).pk)
+    run.refresh_from_db()
+    return run

@@ -1,0 +1,101 @@
+"""A worker killed with -9 in the middle of an evaluation: the next one goes on, and no recorded call is made again."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from evaluation.schemas import RunFigures
+from pld_app.models import Job, JobState, ModelCall
+from rules.models import RunState, Task
+from tests.evaluation.scene import examples, job_of, make_run, student
+from tests.factories import audit_actions
+
+COUNT, CONCURRENCY = 120, 6
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_kill_9_repeats_no_recorded_call_and_the_run_ends_as_if_nothing_had_happened(
+    task: Task, tmp_path: Path
+) -> None:
+    log = tmp_path / "calls.jsonl"
+    examples(task, COUNT)
+    with _server_process(log) as url:
+        student(url, task, concurrency=CONCURRENCY)
+        run = make_run(task)
+        job = job_of(run)
+        recorded: list[set[str]] = []
+        for _ in range(3):
+            worker = _worker(job)
+            seen, more = len(_asked(log)), random.randint(5, 25)
+            _until(lambda at=seen + more: len(_asked(log)) >= at)  # type: ignore[misc]  # bound now, not later
+            worker.kill()
+            assert worker.wait() != 0
+            recorded.append(set(ModelCall.objects.filter(outcome="ok").values_list("subject", flat=True)))
+            _lease_lapses(job)
+        last = _worker(job)
+        assert last.wait(timeout=60) == 0
+        # A late duplicate of the first hint finds the job done.
+        assert _worker(job).wait(timeout=60) == 0
+        asked = Counter(_asked(log))
+    run.refresh_from_db()
+    assert run.state == RunState.SUCCEEDED
+    assert run.predictions.count() == run.done == len(asked) == COUNT
+    assert ModelCall.objects.filter(outcome="ok").count() == COUNT
+    assert sum(asked.values()) - COUNT <= 3 * CONCURRENCY
+    assert all(len(before) < len(after) for before, after in pairwise(recorded))
+    clauses = dict(run.predictions.values_list("trace_id", "trace__input__clause"))
+    assert {asked[clauses[int(subject)]] for subject in recorded[0]} == {1}, "the first worker's answers stand"
+    assert RunFigures.model_validate(run.figures).n == COUNT
+    assert audit_actions(run) == ["evaluation.started", "evaluation.finished"]
+
+
+def _asked(log: Path) -> list[str]:
+    """The clauses the server was asked about, in order."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    bodies = [json.loads(line)["body"] for line in lines if line.endswith("}")]
+    return [json.loads(body["messages"][-1]["content"])["clause"] for body in bodies]
+
+
+def _lease_lapses(job: Job) -> None:
+    """What half a minute does: nobody renews the dead worker's lease."""
+    held = Job.objects.filter(pk=job.pk, state=JobState.RUNNING)
+    assert held.update(lease_until=timezone.now() - timedelta(seconds=1)) == 1
+
+
+def _until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _worker(job: Job) -> subprocess.Popen[bytes]:
+    settings = connection.settings_dict
+    url = f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}&port={settings['PORT']}"
+    environment = os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    if settings["PASSWORD"]:
+        environment["PGPASSWORD"] = str(settings["PASSWORD"])
+    return subprocess.Popen([sys.executable, "-m", "tests.evaluation.job_worker", str(job.pk)], env=environment)
+
+
+@contextmanager
+def _server_process(log: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.stub_server", "--log", str(log), "--latency", "0.08"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
