@@ -3,13 +3,15 @@
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from pld_app.errors import Message
 from rules.models import ChannelName, Meaning, PromptToken, Ruleset
 
 
-def _password(label: Message) -> forms.CharField:
-    widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
-    return forms.CharField(label=label, strip=False, max_length=4096, widget=widget)
+class PasswordField(forms.CharField):
+    """The password of the person who is signed in, taken as it is typed."""
+
+    def __init__(self) -> None:
+        widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
+        super().__init__(label=_("Your password, again"), strip=False, max_length=4096, widget=widget)
 
 
 class RulesetForm(forms.ModelForm[Ruleset]):
@@ -52,14 +54,14 @@ class WithdrawForm(forms.Form):
 
 
 class WithdrawReleasedForm(WithdrawForm):
-    password = _password(_("Your password, again"))
+    password = PasswordField()
 
 
 class SignForm(forms.Form):
     """No meaning is preselected: it has to be chosen by the person who signs."""
 
     meaning = forms.ChoiceField(label=_("My signature means"), choices=Meaning.choices, widget=forms.RadioSelect)
-    password = _password(_("Your password, again"))
+    password = PasswordField()
     manifest_sha256 = forms.CharField(widget=forms.HiddenInput)
 
 
@@ -69,7 +71,7 @@ class PublishForm(forms.Form):
     release = forms.TypedChoiceField(label=_("Release"), coerce=int)
     newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
     channel = forms.ChoiceField(choices=ChannelName.choices, widget=forms.HiddenInput)
-    password = _password(_("Your password, again"))
+    password = PasswordField()
 
 
 class RollbackForm(PublishForm):

@@ -111,10 +111,20 @@ def in_production(task: Task, composer: User, first: User, second: User, count: 
     return release
 
 
+def again_draft(task: Task, composer: User) -> Ruleset:
+    """One more draft of the instructions approved by now."""
+    return ruleset_create(task=task, composer=composer)
+
+
+def again_frozen(task: Task, composer: User) -> Ruleset:
+    """One more ruleset in sign-off, of the instructions approved by now."""
+    ruleset = again_draft(task, composer)
+    return ruleset_freeze(ruleset_id=ruleset.pk, editor=composer, version=ruleset.version)
+
+
 def again(task: Task, composer: User, first: User, second: User) -> Release:
     """One more release of the instructions approved by now."""
-    ruleset = ruleset_create(task=task, composer=composer)
-    ruleset = ruleset_freeze(ruleset_id=ruleset.pk, editor=composer, version=ruleset.version)
+    ruleset = again_frozen(task, composer)
     sign(ruleset, first)
     sign(ruleset, second)
     return release_create(ruleset_id=ruleset.pk, signatory=first)

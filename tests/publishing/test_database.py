@@ -42,7 +42,7 @@ def refused(words: str, act: Callable[[], Any], kind: type[DatabaseError] = Inte
         act()
 
 
-def sql(statement: str, *values: object) -> Callable[[], None]:
+def sql(statement: str, *values: int | str | None) -> Callable[[], None]:
     def run() -> None:
         with connection.cursor() as cursor:
             cursor.execute(statement, values)
@@ -198,7 +198,7 @@ class TestOnlyApprovedTextIsFrozen:
         ruleset = steps.draft(task, ana)
         refused("cannot become", lambda: Ruleset.objects.filter(pk=ruleset.pk).update(status="signed"))
         refused("never change", lambda: Ruleset.objects.filter(pk=ruleset.pk).update(number=7))
-        refused("append-only", lambda: Ruleset.objects.filter(pk=ruleset.pk)._raw_delete("default"))  # type: ignore[attr-defined]
+        refused("append-only", lambda: Ruleset.objects.filter(pk=ruleset.pk)._raw_delete("default"))
 
 
 class TestAFrozenRulesetNeverChanges:
@@ -228,7 +228,7 @@ class TestAFrozenRulesetNeverChanges:
         refused("a frozen ruleset never changes", lambda: ruleset.items.update(position=F("position") + 5))
         refused(
             "only a draft ruleset takes",
-            lambda: ruleset.items.create(position=9, instruction=extra, revision_id=extra.approved_revision_id),
+            lambda: ruleset.items.create(position=9, instruction=extra, revision=extra.approved_revision),
         )
 
     def test_and_it_does_not_go_back_to_draft(self, task: Task, ana: User) -> None:
