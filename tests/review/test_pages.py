@@ -413,7 +413,9 @@ def test_htmx_gets_the_card_alone_and_hears_what_happened(task: Task, ana: User,
     client = client_of(ana)
     response = post(client, "approve", first, headers=HTMX)
     fragment = client.get(response["Location"], headers=HTMX)
-    assert text_of(fragment).lstrip().startswith('<article class="review" id="card"')
+    assert "<html" not in text_of(fragment)
+    assert "<title>Instruction 2 · NDA" in text_of(fragment)
+    assert '<article class="review" id="card"' in text_of(fragment)
     assert 'data-announce="Approved #1. 1 left. "' in text_of(fragment)
     assert "HX-Request" in fragment["Vary"]
 
