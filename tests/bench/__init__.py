@@ -1,0 +1,1 @@
+"""Benchmarks: `./dev bench [NAME...]` prints one JSON object. `docs/benchmarks.md` says what each figure means."""
