@@ -2,10 +2,11 @@
 
 from django.contrib.sessions.models import Session
 from django.db import transaction
-from django.shortcuts import get_object_or_404
+from django.http import Http404
+from django.utils.translation import gettext_lazy as _
 
 from pld_app.audit import audit_record
-from pld_app.errors import InvalidInput
+from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import User
 
 
@@ -24,9 +25,17 @@ def account_create(
 @transaction.atomic
 def account_deactivate(*, user_id: int, by: User) -> User:
     """Close an account; its history stays and its sessions end at once. Nobody closes their own."""
-    user = get_object_or_404(User.objects.select_for_update(), pk=user_id)
+    # Both rows, in one order: two administrators who close each other at one moment must not both succeed.
+    locked = {user.pk: user for user in User.objects.select_for_update().filter(pk__in=[user_id, by.pk]).order_by("pk")}
+    if user_id not in locked:
+        raise Http404
+    user = locked[user_id]
     if user.pk == by.pk:
-        raise InvalidInput("You cannot deactivate your own account; ask another administrator.")
+        raise InvalidInput(_("You cannot close your own account; ask another administrator."))
+    if not locked[by.pk].is_active:
+        raise NotAllowed
+    if not user.is_active:
+        raise WrongState(_("This account is closed already."))
     user.is_active = False
     user.save(update_fields=["is_active"])
     _sessions_end(user)

@@ -71,6 +71,12 @@ class TaskForm(forms.ModelForm[Task]):
             for name in ("slug", "labels", "input_fields"):
                 self.fields[name].disabled = True
 
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if slug == "new":
+            raise forms.ValidationError(_("This name is the address of the form itself. Choose another."))
+        return slug
+
     def _choices(self, name: str, queryset: Any) -> None:
         field = self.fields[name]
         assert isinstance(field, forms.ModelChoiceField)

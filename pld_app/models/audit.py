@@ -1,5 +1,7 @@
 """The audit log: append-only rows, written in the transaction of what they record."""
 
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
@@ -35,3 +37,8 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.object_label}"
+
+    @property
+    def facts(self) -> list[tuple[str, Any]]:
+        """The data as pairs: in a template `data.items` would be the value of a key of that name."""
+        return [*self.data.items()]

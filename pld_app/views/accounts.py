@@ -1,5 +1,7 @@
 """Accounts: created and deactivated by an administrator, never deleted."""
 
+from typing import Any
+
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.password_validation import validate_password
@@ -19,7 +21,6 @@ class AccountForm(forms.ModelForm[User]):
     password = forms.CharField(
         label=gettext_lazy("First password"),
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        validators=[validate_password],
         help_text=gettext_lazy("At least 12 characters. Hand it over by another way than e-mail."),
     )
 
@@ -27,18 +28,34 @@ class AccountForm(forms.ModelForm[User]):
         model = User
         fields = ("username", "display_name", "email", "role", "domain")
 
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        password = self.cleaned_data.get("password")
+        if password:
+            # With the other fields, so that a password like the name is refused too.
+            try:
+                validate_password(password, self.instance_from_fields())
+            except forms.ValidationError as error:
+                self.add_error("password", error)
+        return cleaned
+
+    def instance_from_fields(self) -> User:
+        """The account these fields describe, not saved."""
+        fields = ("username", "display_name", "email")
+        return User(**{name: self.cleaned_data.get(name, "") for name in fields})
+
 
 @roles_required(Role.ADMIN, Role.AUDITOR)
 @require_GET
 def account_list(request: UserRequest) -> HttpResponse:
-    page = Paginator(User.objects.order_by("-is_active", "display_name"), 25).get_page(request.GET.get("page"))
+    page = Paginator(User.objects.order_by("-is_active", "display_name", "pk"), 25).get_page(request.GET.get("page"))
     return render(request, "pld_app/account_list.html", {"page": page})
 
 
 @roles_required(Role.ADMIN)
 @require_http_methods(["GET", "POST"])
 def account_new(request: UserRequest) -> HttpResponse:
-    form = AccountForm(request.POST or None)
+    form = AccountForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         user = accounts.account_create(by=request.user, **form.cleaned_data)
         messages.success(request, _("Created the account of %(name)s.") % {"name": user.display_name})

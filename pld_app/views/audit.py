@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.audit import audit_record
+from pld_app.errors import InvalidInput
 from pld_app.models import AuditEvent, Role, User
 from pld_app.spreadsheets import Echo, disarm
 
@@ -82,6 +83,9 @@ def event_export(request: UserRequest, kind: str) -> StreamingHttpResponse:
     if kind not in {"csv", "json"}:
         raise Http404
     form = AuditFilter(request.GET)
+    if not form.is_valid():
+        # Not an empty file: it would look as if nothing had happened.
+        raise InvalidInput(_("The filter has an unknown value, so nothing was exported. Correct it and export again."))
     events = form.events()
     with transaction.atomic():
         last = events.values_list("pk", flat=True).first() or 0

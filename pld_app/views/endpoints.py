@@ -45,8 +45,16 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
             raise forms.ValidationError(str(error)) from error
         return url
 
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if slug == "new":
+            raise forms.ValidationError(_("This name is the address of the form itself. Choose another."))
+        return slug
+
     def clean_api_key_env(self) -> str:
         name: str = self.cleaned_data["api_key_env"]
+        if name and not key_variable_allowed(name):
+            raise forms.ValidationError(_("Only a provider's key may be named here, for example OPENAI_API_KEY."))
         if name and not key_variable_allowed(name):
             raise forms.ValidationError(_("This is not the name of a provider's key, such as OPENAI_API_KEY."))
         return name
@@ -55,7 +63,7 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
 @roles_required(Role.ADMIN, Role.AUDITOR)
 @require_GET
 def endpoint_list(request: UserRequest) -> HttpResponse:
-    page = Paginator(ModelEndpoint.objects.all(), 25).get_page(request.GET.get("page"))
+    page = Paginator(ModelEndpoint.objects.order_by("name", "pk"), 25).get_page(request.GET.get("page"))
     return render(request, "pld_app/endpoint_list.html", {"page": page})
 
 
@@ -63,7 +71,7 @@ def endpoint_list(request: UserRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def endpoint_edit(request: UserRequest, endpoint: str | None = None) -> HttpResponse:
     row = get_object_or_404(ModelEndpoint, slug=endpoint) if endpoint else None
-    form = EndpointForm(request.POST or None, instance=row)
+    form = EndpointForm(request.POST if request.method == "POST" else None, instance=row)
     if request.method == "POST" and form.is_valid():
         saved = endpoint_save(form, user=request.user)
         messages.success(request, _("Saved %(name)s.") % {"name": saved.name})

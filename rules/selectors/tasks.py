@@ -43,13 +43,15 @@ def task_get(slug: str) -> Task:
 
 
 def task_list() -> QuerySet[Task]:
-    """Every task with the counts of its home-page row."""
-    open_states = [InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW]
+    """Every task with the counts of its home-page row, seeded instructions left out."""
+    mined = Q(instructions__is_seeded=False)
+    is_open = mined & Q(instructions__status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
+    is_approved = mined & Q(instructions__status=InstructionStatus.APPROVED)
     return Task.objects.annotate(
-        open_count=Count("instructions", filter=Q(instructions__status__in=open_states), distinct=True),
-        approved_count=Count("instructions", filter=Q(instructions__status=InstructionStatus.APPROVED), distinct=True),
+        open_count=Count("instructions", filter=is_open, distinct=True),
+        approved_count=Count("instructions", filter=is_approved, distinct=True),
         release_count=Count("releases", distinct=True),
-    ).order_by("name")
+    ).order_by("name", "pk")
 
 
 def review_counts(task: Task) -> ReviewCounts:

@@ -1,8 +1,8 @@
 """Importing trace files: the upload is recorded at once, its rows are read by a job."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from itertools import batched
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePath
 
 from django.conf import settings
@@ -13,15 +13,18 @@ from django.utils import timezone
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput
-from pld_app.jobs import JobResult, Lease, job_enqueue
-from pld_app.models import User
+from pld_app.jobs import JobResult, Lease, job_enqueue, job_execute
+from pld_app.models import Job, User
 from rules.limits import MAX_STORED_REJECTS
 from rules.models import ImportReject, ImportState, Task, Trace, TraceImport
 from rules.schemas import TraceRow
 from rules.trace_files import Accepted, Outcome, Rejected, UnreadableFile, read_trace_file
 
 BATCH = 500
+BATCH_CHARS = 4 * 1024 * 1024  # what a batch of long rows may hold in memory
 JOB_KIND = "trace_import"
+
+type Watch = Callable[[TraceImport], None]
 
 
 def import_create(*, task: Task, upload: "File[bytes]", file_name: str, user: User | None) -> TraceImport:
@@ -52,47 +55,97 @@ def import_create(*, task: Task, upload: "File[bytes]", file_name: str, user: Us
     return trace_import
 
 
-def import_execute(import_id: int, lease: Lease) -> JobResult:
-    """Read the file from its start; rows taken before a crash are recognised by their content."""
+def import_execute(import_id: int, lease: Lease, watch: Watch | None = None) -> JobResult:
+    """Read the file from its start; rows taken before a crash are recognised by their content.
+
+    `watch` is told after each batch.
+    """
     trace_import = TraceImport.objects.select_related("task").get(pk=import_id)
     if trace_import.is_finished:
         return JobResult.DONE
-    _import_restart(trace_import)
-    task = trace_import.task
+    _import_restart(trace_import, lease)
+    state, error = ImportState.FAILED, ""
     try:
-        with trace_import.file.open("rb") as stream:
-            outcomes = read_trace_file(
-                stream,
-                labels=task.labels,
-                input_fields=task.input_fields,
-                max_bytes=4 * settings.IMPORT_MAX_BYTES,
-            )
-            rows = 0
-            for batch in batched(outcomes, BATCH):
-                rows += len(batch)
-                if rows > settings.IMPORT_MAX_ROWS:
-                    raise UnreadableFile(f"The file has more than {settings.IMPORT_MAX_ROWS} rows. Split it.")
-                _batch_write(trace_import, batch, position=min(stream.tell(), trace_import.file_bytes), lease=lease)
-    except UnreadableFile as error:
-        _import_finish(trace_import, ImportState.FAILED, str(error))
+        _import_read(trace_import, lease, watch)
+        state = ImportState.SUCCEEDED
+    except UnreadableFile as unreadable:
+        error = str(unreadable)
     except FileNotFoundError:
-        _import_finish(trace_import, ImportState.FAILED, "The uploaded file is gone. Upload it again.")
-    else:
-        _import_finish(trace_import, ImportState.SUCCEEDED, "")
+        error = "The uploaded file is gone. Upload it again."
+    with transaction.atomic():
+        lease.check()
+        _import_finish(trace_import, state, error)
     return JobResult.DONE
 
 
+def import_read_now(trace_import: TraceImport, *, watch: Watch) -> TraceImport:
+    """Read a queued import in this process, as a command does; a worker that was faster is left to it.
+
+    Ends at once when the reading failed in a way that a worker will try again.
+    """
+    job = Job.objects.get(kind=JOB_KIND, subject_id=trace_import.pk)
+    job_execute(job_id=job.pk, run=partial(import_execute, watch=watch))
+    trace_import.refresh_from_db()
+    return trace_import
+
+
 def import_failed(import_id: int, error: str) -> None:
-    """The job was given up: say so on the import."""
-    _import_finish(TraceImport.objects.get(pk=import_id), ImportState.FAILED, f"Reading stopped: {error}")
-
-
-def _import_restart(trace_import: TraceImport) -> None:
+    """The job was given up: say so on the import, unless it had come to its end before its worker did."""
     with transaction.atomic():
+        trace_import = TraceImport.objects.select_for_update(of=("self",)).select_related("task").get(pk=import_id)
+        if not trace_import.is_finished:
+            _import_finish(trace_import, ImportState.FAILED, f"Reading stopped: {error}")
+
+
+def _import_restart(trace_import: TraceImport, lease: Lease) -> None:
+    with transaction.atomic():
+        lease.check()
         trace_import.rejects.all().delete()
         trace_import.state = ImportState.RUNNING
         trace_import.bytes_read = trace_import.rows_new = trace_import.rows_unchanged = trace_import.rows_rejected = 0
         trace_import.save(update_fields=["state", "bytes_read", "rows_new", "rows_unchanged", "rows_rejected"])
+
+
+def _import_read(trace_import: TraceImport, lease: Lease, watch: Watch | None) -> None:
+    task, rows = trace_import.task, 0
+    with trace_import.file.open("rb") as stream:
+        outcomes = read_trace_file(
+            stream, labels=task.labels, input_fields=task.input_fields, max_bytes=4 * settings.IMPORT_MAX_BYTES
+        )
+        for batch in _batches(outcomes):
+            rows += len(batch)
+            if rows > settings.IMPORT_MAX_ROWS:
+                raise UnreadableFile(f"The file has more than {settings.IMPORT_MAX_ROWS} rows. Split it.")
+            _batch_write(trace_import, batch, position=min(stream.tell(), trace_import.file_bytes), lease=lease)
+            if watch is not None:
+                watch(trace_import)
+
+
+def _batches(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
+    """Outcomes in batches of bounded size; when the file breaks off, those before the break come first."""
+    batch: list[Outcome] = []
+    chars = 0
+    try:
+        for outcome in outcomes:
+            batch.append(outcome)
+            chars += _chars(outcome)
+            if len(batch) >= BATCH or chars >= BATCH_CHARS:
+                yield batch
+                batch, chars = [], 0
+    except UnreadableFile:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _chars(outcome: Outcome) -> int:
+    if isinstance(outcome, Rejected):
+        return len(outcome.excerpt)
+    row = outcome.row
+    texts = (*row.input.values(), row.rationale, row.instruction, *(str(value) for value in row.metadata.values()))
+    return sum(len(text) for text in texts)
 
 
 def _batch_write(trace_import: TraceImport, batch: Sequence[Outcome], *, position: int, lease: Lease) -> None:
@@ -148,7 +201,7 @@ def _trace(trace_import: TraceImport, row: TraceRow, hash_: str) -> Trace:
         input=row.input,
         label=row.label,
         rationale=row.rationale,
-        instruction=row.instruction.strip(),
+        instruction=row.instruction,
         teacher=row.teacher,
         split=row.split,
         metadata=row.metadata,
@@ -169,25 +222,20 @@ def _rejects_write(trace_import: TraceImport, rejected: Iterable[Rejected]) -> N
 
 
 def _import_finish(trace_import: TraceImport, state: ImportState, error: str) -> None:
-    with transaction.atomic():
-        trace_import.state = state
-        trace_import.error = error
-        trace_import.finished_at = timezone.now()
-        fields = ["state", "error", "finished_at"]
-        if state == ImportState.SUCCEEDED:
-            trace_import.bytes_read = trace_import.file_bytes
-            fields.append("bytes_read")
-        trace_import.save(update_fields=fields)
-        audit_record(
-            "import.finished",
-            actor=None,
-            subject=trace_import,
-            task_slug=trace_import.task.slug,
-            data={
-                "state": state,
-                "new": trace_import.rows_new,
-                "unchanged": trace_import.rows_unchanged,
-                "rejected": trace_import.rows_rejected,
-                "error": error,
-            },
-        )
+    """Set the outcome, in the caller's transaction."""
+    trace_import.state = state
+    trace_import.error = error
+    trace_import.finished_at = timezone.now()
+    fields = ["state", "error", "finished_at"]
+    if state == ImportState.SUCCEEDED:
+        trace_import.bytes_read = trace_import.file_bytes
+        fields.append("bytes_read")
+    trace_import.save(update_fields=fields)
+    data: dict[str, Json] = {
+        "state": state,
+        "new": trace_import.rows_new,
+        "unchanged": trace_import.rows_unchanged,
+        "rejected": trace_import.rows_rejected,
+        "error": error,
+    }
+    audit_record("import.finished", actor=None, subject=trace_import, task_slug=trace_import.task.slug, data=data)

@@ -16,6 +16,7 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
 from pld_app.spreadsheets import Echo, disarm
+from pld_app.uploads import TOO_LARGE
 from rules.forms import TraceUploadForm
 from rules.models import ImportReject, Split, Trace, TraceImport
 from rules.selectors.tasks import task_get
@@ -37,18 +38,16 @@ def import_list(request: UserRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def import_new(request: UserRequest, slug: str) -> HttpResponse:
     task = task_get(slug)
-    form = TraceUploadForm(request.POST or None, request.FILES or None)
-    if request.method == "POST":
-        if request.META.get("pld.upload_too_large"):
-            limit = settings.IMPORT_MAX_BYTES // (1024 * 1024)
-            form.add_error(
-                "file", _("The file is larger than %(n)s MiB. Compress it with gzip or split it.") % {"n": limit}
-            )
-        elif form.is_valid():
-            upload = form.cleaned_data["file"]
-            trace_import = import_create(task=task, upload=upload, file_name=upload.name or "traces", user=request.user)
-            messages.success(request, _("Uploaded. The rows are being read."))
-            return redirect("import-detail", slug=slug, pk=trace_import.pk)
+    form = TraceUploadForm(request.POST, request.FILES) if request.method == "POST" else TraceUploadForm()
+    if request.META.get(TOO_LARGE):
+        limit = settings.IMPORT_MAX_BYTES // (1024 * 1024)
+        text = _("The file is larger than %(n)s MiB. Compress it with gzip or split it.") % {"n": limit}
+        form.errors["file"] = form.error_class([text])  # in place of "required": the file was dropped on the way
+    elif request.method == "POST" and form.is_valid():
+        upload = form.cleaned_data["file"]
+        trace_import = import_create(task=task, upload=upload, file_name=upload.name or "traces", user=request.user)
+        messages.success(request, _("Uploaded. The rows are being read."))
+        return redirect("import-detail", slug=slug, pk=trace_import.pk)
     return render(request, "rules/import_new.html", {"task": task, "form": form}, status=422 if form.errors else 200)
 
 
@@ -104,4 +103,6 @@ def trace_list(request: UserRequest, slug: str) -> HttpResponse:
 def trace_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     task = task_get(slug)
     trace = get_object_or_404(Trace.objects.select_related("first_import"), task=task, pk=pk)
-    return render(request, "rules/trace_detail.html", {"task": task, "trace": trace})
+    # As pairs: in a template `metadata.items` would be the value of a key of that name.
+    context = {"task": task, "trace": trace, "input": [*trace.input.items()], "metadata": [*trace.metadata.items()]}
+    return render(request, "rules/trace_detail.html", context)

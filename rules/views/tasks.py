@@ -1,6 +1,7 @@
 """The home page and a task's overview and settings."""
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -13,11 +14,14 @@ from rules.models import Task
 from rules.selectors import tasks as selectors
 from rules.services import tasks as services
 
+PER_PAGE = 25
+
 
 @roles_required()
 @require_GET
 def home(request: UserRequest) -> HttpResponse:
-    return render(request, "rules/home.html", {"tasks": selectors.task_list()})
+    page = Paginator(selectors.task_list(), PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "rules/home.html", {"page": page})
 
 
 @roles_required()
@@ -40,7 +44,7 @@ def task_edit(request: UserRequest, slug: str) -> HttpResponse:
 
 
 def _task_form(request: UserRequest, task: Task | None) -> HttpResponse:
-    form = TaskForm(request.POST or None, instance=task)
+    form = TaskForm(request.POST if request.method == "POST" else None, instance=task)
     if request.method == "POST" and form.is_valid():
         saved = services.task_save(task=form.save(commit=False), user=request.user, changed=form.changed_data)
         messages.success(request, _("Saved %(task)s.") % {"task": saved.name})

@@ -559,4 +559,4 @@ def test_the_heart_beats_several_times_in_a_lease() -> None:
 def test_the_sweeper_is_scheduled() -> None:
     schedule = settings.CELERY_BEAT_SCHEDULE["sweep-jobs"]
     assert schedule["task"] in app.tasks
-    assert schedule["schedule"] <= 15
+    assert cast(float, schedule["schedule"]) <= 15
