@@ -46,6 +46,7 @@ def frozen(task: Task, composer: User, count: int = 3) -> Ruleset:
     return ruleset_freeze(ruleset_id=ruleset.pk, editor=composer, version=ruleset.version)
 
 
+@transaction.atomic
 def edit(instruction: Instruction, author: User, text: str = "Words of a reviewer.") -> None:
     """A new text by this person, past the services."""
     number = 1 + instruction.revisions.count()

@@ -228,7 +228,7 @@ class TestAFrozenRulesetNeverChanges:
         refused("a frozen ruleset never changes", lambda: ruleset.items.update(position=F("position") + 5))
         refused(
             "only a draft ruleset takes",
-            lambda: ruleset.items.create(position=9, instruction=extra, revision=extra.approved_revision),
+            lambda: ruleset.items.create(position=9, instruction=extra, revision=extra.revisions.get()),
         )
 
     def test_and_it_does_not_go_back_to_draft(self, task: Task, ana: User) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -35,6 +36,11 @@ HTMX = {"HX-Request": "true"}
 
 def url(name: str, *args: object) -> str:
     return reverse(name, args=["nda", *args])
+
+
+def streamed(response: Any) -> bytes:
+    """What a download sends (the client's response type does not know of streaming)."""
+    return b"".join(response.streaming_content)
 
 
 @pytest.fixture
@@ -290,10 +296,10 @@ def test_hostile_text_is_text_on_every_page_and_no_formula_in_csv(
         assert "<img src=x" not in page
         assert "{{7*7}}" in page
     client = client_of(abe)
-    text = b"".join(client.get(url("ruleset-export", ruleset.number, "csv")).streaming_content).decode("utf-8-sig")
+    text = streamed(client.get(url("ruleset-export", ruleset.number, "csv"))).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["text"] for row in rows] == [HOSTILE[0], f"'{HOSTILE[1]}", f"'{HOSTILE[2]}"]
-    data = b"".join(client.get(url("ruleset-export", ruleset.number, "json")).streaming_content)
+    data = streamed(client.get(url("ruleset-export", ruleset.number, "json")))
     export = json.loads(data)
     assert [one["text"] for one in export["manifest"]["instructions"]] == HOSTILE
     assert sha256_hex(canonical_json(export["manifest"])) == export["manifest_sha256"] == ruleset.manifest_sha256
@@ -306,7 +312,7 @@ def test_downloads_are_the_exact_bytes(task: Task, ana: User, sam: User, sue: Us
     release = steps.released(task, ana, sam, sue)
     for kind, expected in (("txt", release.prompt_sha256), ("manifest.json", release.manifest_sha256)):
         response = client_of(sam).get(url("release-download", 1, kind))
-        assert sha256_hex(b"".join(response.streaming_content)) == expected
+        assert sha256_hex(streamed(response)) == expected
         assert response["Content-Disposition"].startswith("attachment")
     assert client_of(sam).get(url("release-download", 1, "exe")).status_code == 404
 

@@ -85,7 +85,7 @@ def test_one_signer_twice_at_once_signs_once(cast: tuple[Task, User, User, User,
     steps.approved(task, ana, 2)
     for _round in range(ROUNDS):
         ruleset = steps.again_frozen(task, ana)
-        outcomes = at_once(*[lambda r=ruleset: steps.sign(r, sam)] * 2)  # type: ignore[misc]
+        outcomes = at_once(*[lambda r=ruleset: steps.sign(r, sam)] * 2)
         assert sorted(outcomes, key=len) == ["done", "You have already signed this ruleset."]
         assert Signature.objects.filter(ruleset=ruleset).count() == 1
 
