@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 
 from pld_app.devstack import paths
 from pld_app.devstack.stack import throwaway_stack
@@ -19,7 +20,7 @@ def pytest_run(arguments: Sequence[str]) -> int:
 
 def bench_run(arguments: Sequence[str]) -> int:
     """Run the benchmarks on servers that write to disk as in production; they print their results as JSON."""
-    with throwaway_stack(durable=True) as environment:
+    with redirect_stdout(sys.stderr), throwaway_stack(durable=True) as environment:
         return _run_inside([sys.executable, "-m", "tests.bench", *arguments], environment)
 
 
