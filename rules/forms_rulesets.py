@@ -66,17 +66,17 @@ class SignForm(forms.Form):
 
 
 class PublishForm(forms.Form):
-    """Which release goes to the channel whose name is the form's prefix."""
+    """Which release goes to which channel; `newest` is what the channel's history ended with when it was shown."""
 
-    release = forms.TypedChoiceField(label=_("Release"), coerce=int)
     newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
     channel = forms.ChoiceField(choices=ChannelName.choices, widget=forms.HiddenInput)
+    release = forms.TypedChoiceField(label=_("Release"), coerce=int)
     password = PasswordField()
 
 
 class RollbackForm(PublishForm):
     reason = forms.CharField(label=_("Why"), max_length=300)
-    field_order = ("release", "reason", "password", "newest", "channel")
+    field_order = ("newest", "channel", "release", "reason", "password")
 
 
 class TokenForm(forms.ModelForm[PromptToken]):

@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from pld_app.models import AuditEvent, User
 from rules.manifest import Compiled, Frame, Manifest, ManifestInstruction, manifest_build, manifest_read
@@ -235,12 +233,6 @@ class SignatureState:
     @property
     def is_complete(self) -> bool:
         return self.have >= self.needed and self.approved
-
-    @property
-    def missing(self) -> str | Promise:
-        if self.have < self.needed:
-            return _("%(have)s of %(needed)s signatures") % {"have": self.have, "needed": self.needed}
-        return "" if self.approved else gettext_lazy("One signature must approve the release")
 
 
 def signature_state(manifest: Manifest, meanings: Sequence[str]) -> SignatureState:

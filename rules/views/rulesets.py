@@ -1,5 +1,6 @@
 """Rulesets: the list, composing a draft, freezing, signing, withdrawing, exporting."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -23,7 +24,7 @@ from rules.forms_rulesets import (
     WithdrawReleasedForm,
 )
 from rules.manifest import token_estimate
-from rules.models import Ruleset, RulesetStatus
+from rules.models import Ruleset, RulesetItem, RulesetStatus
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
 from rules.selectors.tasks import task_get
@@ -67,8 +68,16 @@ def ruleset_detail(request: UserRequest, slug: str, number: int) -> HttpResponse
     return _frozen_page(request, ruleset)
 
 
-def _draft_page(request: UserRequest, ruleset: Ruleset, moved: int = 0, said: str = "") -> HttpResponse:
-    """The draft, or only its composing part for htmx; `moved` is the item that keeps the focus, `said` is read out."""
+@dataclass(frozen=True)
+class _Moved:
+    """The item a person just moved: its buttons keep the focus, so that it can be moved on."""
+
+    item_id: int = 0
+    down: bool = False
+
+
+def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved(), said: str = "") -> HttpResponse:
+    """The draft, or only its composing part for htmx; `said` is read out."""
     items = selectors.ruleset_items(ruleset)
     rows = selectors.draft_rows(items, ruleset.task.labels)
     words = request.GET.get("q", "").replace("\x00", "")
@@ -90,7 +99,8 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: int = 0, said: st
         "can_compose": ruleset.status == RulesetStatus.DRAFT and request.user.role == Role.REVIEWER,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
         "withdraw_form": WithdrawForm(auto_id="withdraw-%s"),
-        "moved": moved,
+        "moved": moved.item_id,
+        "moved_down": moved.down,
         "said": said,
     }
     template = "rules/ruleset_draft.html" + ("#draft" if request.htmx else "")
@@ -134,7 +144,9 @@ def _withdraw_form(ruleset: Ruleset) -> type[WithdrawForm]:
     return WithdrawReleasedForm if hasattr(ruleset, "release") else WithdrawForm
 
 
-def _draft_changed(request: UserRequest, slug: str, ruleset: Ruleset, said: str, moved: int = 0) -> HttpResponse:
+def _draft_changed(
+    request: UserRequest, slug: str, ruleset: Ruleset, said: str, moved: _Moved = _Moved()
+) -> HttpResponse:
     if request.htmx:
         return _draft_page(request, selectors.ruleset_get(slug, ruleset.number), moved=moved, said=said)
     messages.success(request, said)
@@ -171,8 +183,10 @@ def item_add(request: UserRequest, slug: str, number: int) -> HttpResponse:
 @vary_on_headers("HX-Request")
 def item_move(request: UserRequest, slug: str, number: int, item: int) -> HttpResponse:
     values = _values(MoveForm(request.POST))
+    ruleset_id = _ruleset_id(slug, number)
+    was = RulesetItem.objects.filter(ruleset=ruleset_id, pk=item).values_list("position", flat=True).first() or 0
     ruleset = services.ruleset_item_move(
-        ruleset_id=_ruleset_id(slug, number),
+        ruleset_id=ruleset_id,
         item_id=item,
         to=values["to"],
         editor=request.user,
@@ -180,7 +194,7 @@ def item_move(request: UserRequest, slug: str, number: int, item: int) -> HttpRe
     )
     place = ruleset.items.get(pk=item).position
     said = _("Now at place %(place)s of %(count)s.") % {"place": place, "count": ruleset.items.count()}
-    return _draft_changed(request, slug, ruleset, said, moved=item)
+    return _draft_changed(request, slug, ruleset, said, _Moved(item, place > was))
 
 
 @roles_required(Role.REVIEWER)
