@@ -24,11 +24,11 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One label's scores, one for each run in order."""
+    """One label's scores: for each run in order, the run and its score."""
 
     label: str
     index: int
-    scores: tuple[LabelScore, ...]
+    by_run: tuple[tuple[ComparedRun, LabelScore], ...]
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _bars(compared: Sequence[ComparedRun]) -> BarsFigure:
 
 def _label_row(index: int, label: str, compared: Sequence[ComparedRun]) -> LabelRow:
     absent = LabelScore(label=label, precision=0.0, recall=0.0, f1=None, support=0)
-    scores = [{score.label: score for score in one.figures.metrics.by_label} for one in compared]
-    return LabelRow(label, index, tuple(found.get(label, absent) for found in scores))
+    scores = [{score.label: score for score in one.figures.metrics.by_label}.get(label, absent) for one in compared]
+    return LabelRow(label, index, tuple(zip(compared, scores, strict=True)))
 
 
 def _pairs(runs: Sequence[EvaluationRun]) -> tuple[Pair, ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import F, QuerySet, Sum
 from django.http import Http404
 from django.utils.translation import gettext as _
 
@@ -108,9 +108,7 @@ def baseline_of(run: EvaluationRun) -> EvaluationRun | None:
 
 
 def run_confusion(run: EvaluationRun, figures: RunFigures) -> ConfusionFigure:
-    return confusion_figure(
-        figures.metrics.confusion, source_of(run), figure_id="confusion", malformed=_("No usable answer")
-    )
+    return confusion_figure(figures.metrics.confusion, source_of(run), figure_id="confusion", malformed=_("Unusable"))
 
 
 def errors_of(run: EvaluationRun, *, gold: str = "", predicted: str = "") -> QuerySet[Prediction]:
@@ -131,7 +129,7 @@ def progress_counts(run: EvaluationRun) -> dict[str, int]:
     return counts
 
 
-def succeeded_runs(task: Task, numbers: list[int]) -> list[EvaluationRun]:
-    """These runs in the order of `numbers`, as far as they exist and have figures."""
-    found = {run.number: run for run in run_list(task).filter(Q(number__in=numbers), state=RunState.SUCCEEDED)}
-    return [found[number] for number in numbers if number in found]
+def succeeded_runs(task: Task, numbers: list[int], *, reference: int | None = None) -> list[EvaluationRun]:
+    """These runs as far as they have figures, by number, after the reference: that one, or the oldest baseline."""
+    found = run_list(task).filter(number__in=numbers, state=RunState.SUCCEEDED)
+    return sorted(found, key=lambda run: (run.number != reference, run.kind != PromptKind.ZERO_SHOT, run.number))

@@ -111,21 +111,24 @@ def _errors_context(request: UserRequest, run: EvaluationRun) -> dict[str, Any]:
 @roles_required()
 @require_GET
 def evaluation_compare(request: UserRequest, slug: str) -> HttpResponse:
-    """Up to four runs, `?run=3&run=1`: the first one is what the others are measured against."""
+    """Up to four runs, `?run=1&run=3`, against one of them: `against=3`, else the oldest baseline."""
     task = task_get(slug)
-    numbers = list(
-        dict.fromkeys(int(text) for text in request.GET.getlist("run") if text.isdecimal() and len(text) < 9)
-    )
+    numbers = _numbers(request.GET.getlist("run"))
     if len(numbers) > MOST_RUNS:
         raise InvalidInput(_("Compare at most %(n)d runs at a time.") % {"n": MOST_RUNS})
-    runs = selectors.succeeded_runs(task, numbers)
+    against = _numbers(request.GET.getlist("against"))
+    runs = selectors.succeeded_runs(task, numbers, reference=next(iter(against), None))
     context = {
         "task": task,
         "comparison": comparison(task, runs),
-        "chosen": [run.number for run in runs],
         "missing": [number for number in numbers if number not in {run.number for run in runs}],
     }
     return render(request, "evaluation/evaluation_compare.html", context)
+
+
+def _numbers(texts: list[str]) -> list[int]:
+    """The run numbers among these texts, each once."""
+    return sorted({int(text) for text in texts if text.isdecimal() and len(text) < 9})
 
 
 @roles_required(Role.ADMIN)

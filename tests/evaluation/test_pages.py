@@ -98,7 +98,7 @@ def test_an_administrator_starts_a_run_from_the_form(task: Task, ada: User, clie
     examples(task, 8)
     endpoint = student("http://127.0.0.1:9/v1", task)
     client = client_of(ada)
-    sent = {"prompt": "zero_shot", "student": endpoint.pk, "split": "validation", "sample_size": "4", "seed": "3"}
+    sent = {"prompt": "zero_shot", "student": str(endpoint.pk), "split": "validation", "sample_size": "4", "seed": "3"}
     estimate = client.get(url("new"), sent, headers={"HX-Request": "true"})
     assert "of 8 in the split" in text(estimate)
     assert "<html" not in text(estimate)
@@ -142,7 +142,7 @@ def test_what_the_form_does_not_offer_is_refused(
 
 def test_a_refusal_of_the_service_is_a_page(task: Task, ada: User, client_of: ClientOf) -> None:
     endpoint = student("http://127.0.0.1:9/v1", task)
-    sent = {"prompt": "zero_shot", "student": endpoint.pk, "split": "test", "seed": "0"}
+    sent = {"prompt": "zero_shot", "student": str(endpoint.pk), "split": "test", "seed": "0"}
     response = client_of(ada).post(url("new"), sent)
     assert response.status_code == 422
     assert "There are no test traces" in text(response)
@@ -232,8 +232,18 @@ def test_two_runs_over_the_same_examples_are_paired(task: Task, ana: User, clien
     page = text(response)
     assert "p = 0.125" in page
     assert page.count("stub-1 · validation · n = 14") >= 4
-    turned = client_of(ana).get(url("compare") + "?run=2&run=1").context["comparison"].pairs[0]
+    assert "?run=1&amp;run=2&amp;against=2" in page
+    turned = client_of(ana).get(url("compare") + "?run=1&run=2&against=2").context["comparison"].pairs[0]
     assert (turned.paired.fixed, turned.paired.broken) == (1, 6)
+
+
+def test_a_baseline_is_the_reference_whatever_the_order(task: Task, ana: User, client_of: ClientOf) -> None:
+    traces = examples(task, 5)
+    finished(task, all_right(traces), kind=PromptKind.DRAFT, ruleset=steps.draft(task, ana))
+    finished(task, all_right(traces))
+    for query in ("?run=1&run=2", "?run=2&run=1"):
+        runs = client_of(ana).get(url("compare") + query).context["comparison"].runs
+        assert [one.run.number for one in runs] == [2, 1]
 
 
 def test_runs_over_other_examples_stand_side_by_side_without_a_test(task: Task, ana: User, client_of: ClientOf) -> None:
@@ -361,4 +371,5 @@ def test_stored_figures_read_back_as_they_were(run: EvaluationRun) -> None:
     read = RunFigures.model_validate(run.figures)
     rows = run.predictions.order_by("trace_id").values_list("gold", "label")
     assert read.metrics == score_run([g for g, _ in rows], [p or None for _, p in rows], LABELS, seed=run.seed)
-    assert (read.malformed, read.no_answer, read.malformed_rate) == (1, 1, pytest.approx(0.1))
+    assert (read.malformed, read.no_answer) == (1, 1)
+    assert read.malformed_rate == pytest.approx(0.1)
