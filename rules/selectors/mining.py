@@ -41,7 +41,7 @@ def stage_progress(run: MiningRun) -> list[StageProgress]:
 
 def clusters_of(run: MiningRun) -> QuerySet[Cluster]:
     """The clusters with the number of candidates each gave."""
-    return run.clusters.annotate(candidates=Count("instructions"))
+    return run.clusters.annotate(candidates=Count("instructions")).order_by("number")
 
 
 def failed_extractions(run: MiningRun) -> QuerySet[MicroRule]:

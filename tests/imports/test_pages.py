@@ -24,6 +24,7 @@ from tests.imports.rows import json_lines, many, row
 
 type ClientOf = Callable[[User], Client]
 MIB = 1024 * 1024
+WIDE = "\N{FULLWIDTH EQUALS SIGN}"
 HTML = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 FORMULA = '=HYPERLINK("http://evil.example","Click")'
 
@@ -248,7 +249,7 @@ def test_the_rejects_come_as_csv_without_formulas(admin: Client, task: Task) -> 
         b"+1",
         b"-1",
         b'\t"x"',
-        "\N{FULLWIDTH EQUALS SIGN}1".encode(),
+        f"{WIDE}1".encode(),
         b'{"a": "b,\\"c"}',
         HTML.encode(),
     ]
@@ -259,12 +260,7 @@ def test_the_rejects_come_as_csv_without_formulas(admin: Client, task: Task) -> 
     header, *lines = csv.reader(io.StringIO(body(response)))
     assert header == ["line", "reason", "message", "row"]
     assert [int(line[0]) for line in lines] == list(range(2, 2 + len(rows)))
-    assert not [
-        cell
-        for line in lines
-        for cell in line
-        if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}"))
-    ]
+    assert not [cell for line in lines for cell in line if cell.startswith(("=", "+", "-", "@", "\t", "\r", WIDE))]
     assert [line[3] for line in lines[:4]] == ["'=1+1", "'@SUM(A1)", "'+1", "'-1"]
 
 

@@ -1,0 +1,318 @@
+"""Who may do what, on every URL and method the resolver knows: a URL without a row in TABLE fails here.
+
+One line a URL: its name, then the roles each method is for. Everything not named is refused: strangers are sent to the
+sign-in page, other roles get 403, other methods 405, and nothing is written.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from evaluation.models import EvaluationRun
+from pld_app.models import AuditEvent, Role, User
+from rules.models import Task, TraceImport
+from rules.schemas import MiningParameters
+from rules.services.mining import mining_run_create
+from rules.services.tokens import token_create
+from tests.evaluation.scene import make_run
+from tests.factories import make_endpoint, make_evidence, make_instruction, make_trace, make_user
+from tests.publishing import steps
+
+STRANGER = "stranger"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+type Who = frozenset[str]
+
+ALL: Who = frozenset(Role.values)
+ANYONE: Who = ALL | {STRANGER}
+REVIEWER: Who = frozenset({Role.REVIEWER})
+SIGNATORY: Who = frozenset({Role.SIGNATORY})
+ADMIN: Who = frozenset({Role.ADMIN})
+WATCHERS: Who = frozenset({Role.ADMIN, Role.AUDITOR})
+SIGNERS: Who = REVIEWER | SIGNATORY
+EXPORTERS: Who = SIGNERS | {Role.AUDITOR}
+
+TABLE: dict[str, Mapping[str, Who]] = {
+    "healthz": {"GET": ANYONE},
+    # Who is signed in is sent to the start page by any method.
+    "login": {"GET": ANYONE, "POST": ANYONE, "PUT": ANYONE, "PATCH": ALL, "DELETE": ALL},
+    "logout": {"POST": ANYONE},
+    "audit": {"GET": WATCHERS},
+    "audit-export": {"GET": WATCHERS},
+    "accounts": {"GET": WATCHERS},
+    "account-new": {"GET": ADMIN, "POST": ADMIN},
+    "account-deactivate": {"POST": ADMIN},
+    "endpoints": {"GET": WATCHERS},
+    "endpoint-new": {"GET": ADMIN, "POST": ADMIN},
+    "endpoint-edit": {"GET": ADMIN, "POST": ADMIN},
+    # The student's API knows tokens only: no session opens it.
+    "api-prompt": {},
+    "api:prompt": {},
+    "api:api-root": {},
+    "api:openapi-json": dict.fromkeys(METHODS, ANYONE),
+    "home": {"GET": ALL},
+    "task-new": {"GET": ADMIN, "POST": ADMIN},
+    "task": {"GET": ALL},
+    "task-edit": {"GET": ADMIN, "POST": ADMIN},
+    "imports": {"GET": ALL},
+    "import-new": {"GET": ADMIN, "POST": ADMIN},
+    "import-detail": {"GET": ALL},
+    "import-rejects": {"GET": ALL},
+    "traces": {"GET": ALL},
+    "trace-detail": {"GET": ALL},
+    "mining-list": {"GET": ALL},
+    "mining-new": {"GET": ADMIN, "POST": ADMIN},
+    "mining-detail": {"GET": ALL},
+    "mining-cancel": {"POST": ADMIN},
+    "review-queue": {"GET": ALL},
+    "instruction-detail": {"GET": ALL},
+    "instruction-traces": {"GET": ALL},
+    "instruction-approve": {"POST": REVIEWER},
+    "instruction-edit": {"POST": REVIEWER},
+    "instruction-reject": {"POST": REVIEWER},
+    "instruction-defer": {"POST": REVIEWER},
+    "instruction-send-back": {"POST": REVIEWER},
+    "instruction-reopen": {"POST": REVIEWER},
+    "instruction-undo": {"POST": REVIEWER},
+    "ruleset-list": {"GET": ALL},
+    "ruleset-new": {"GET": REVIEWER, "POST": REVIEWER},
+    "ruleset-detail": {"GET": ALL},
+    "ruleset-item-add": {"POST": REVIEWER},
+    "ruleset-item-move": {"POST": REVIEWER},
+    "ruleset-item-remove": {"POST": REVIEWER},
+    "ruleset-refresh": {"POST": REVIEWER},
+    "ruleset-freeze": {"POST": REVIEWER},
+    "ruleset-sign": {"POST": SIGNERS},
+    "ruleset-withdraw": {"POST": SIGNERS},
+    "ruleset-release": {"POST": SIGNATORY},
+    "ruleset-export": {"GET": EXPORTERS},
+    "releases": {"GET": ALL},
+    "release-publish": {"POST": SIGNATORY},
+    "release-rollback": {"POST": SIGNATORY},
+    "release-detail": {"GET": ALL},
+    "release-download": {"GET": EXPORTERS},
+    "tokens": {"GET": WATCHERS},
+    "token-new": {"POST": ADMIN},
+    "token-revoke": {"POST": ADMIN},
+    "evaluation-list": {"GET": ALL},
+    "evaluation-new": {"GET": ADMIN, "POST": ADMIN},
+    "evaluation-compare": {"GET": ALL},
+    "evaluation-detail": {"GET": ALL},
+    "evaluation-cancel": {"POST": ADMIN},
+    "evaluation-rerun": {"POST": ADMIN},
+    "evaluation-export": {"GET": ALL},
+}
+# Reading these is itself recorded; every other GET writes nothing.
+RECORDED_READS = {"audit-export", "ruleset-export", "release-download", "evaluation-export"}
+
+
+def walk(patterns: list[Any], path: str = "", namespace: str = "") -> Iterator[tuple[str, str]]:
+    """Name and path of every URL, as the resolver knows them."""
+    for one in patterns:
+        here = path + str(one.pattern)
+        if isinstance(one, URLResolver):
+            yield from walk(one.url_patterns, here, f"{namespace}{one.namespace}:" if one.namespace else namespace)
+        elif isinstance(one, URLPattern):
+            yield namespace + (one.name or ""), here
+
+
+PATHS = dict(walk(get_resolver().url_patterns))
+
+
+def test_every_url_has_a_row_in_the_table() -> None:
+    missing = sorted(name or f"(no name) {path}" for name, path in PATHS.items() if name not in TABLE)
+    assert not missing, f"add a line to TABLE in {__name__} for: {', '.join(missing)}"
+    gone = sorted(set(TABLE) - set(PATHS))
+    assert not gone, f"TABLE has lines for URLs that are no more: {', '.join(gone)}"
+    assert len(PATHS) == len(list(walk(get_resolver().url_patterns))), "two URLs share a name"
+
+
+def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() -> None:
+    writable = [(name, who) for name, row in TABLE.items() for method, who in row.items() if method != "GET"]
+    # Signing in and out; and the API's description, which answers every method with the same document.
+    assert {name for name, who in writable if Role.AUDITOR in who} == {"login", "logout", "api:openapi-json"}
+    deciding = [(name, who) for name, who in writable if name.startswith(("instruction-", "ruleset-", "release-"))]
+    assert deciding
+    assert not [name for name, who in deciding if Role.ADMIN in who]
+
+
+# One object of each kind, and a browser for each person.
+
+
+@dataclass(frozen=True)
+class Scene:
+    task: Task
+    clients: Mapping[str, Client]
+    arguments: Mapping[tuple[str, str], Any]
+
+    def url(self, name: str) -> str:
+        """The URL of a name: each argument under that name, its first word, or alone."""
+        word = re.split(r"[-:]", name)[0]
+        kwargs = {}
+        for key in re.findall(r"<(?:\w+:)?(\w+)>", PATHS[name]):
+            kwargs[key] = next(self.arguments[at, key] for at in (name, word, "") if (at, key) in self.arguments)
+        return reverse(name, kwargs=kwargs)
+
+
+@pytest.fixture
+def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> Scene:
+    release = steps.in_production(task, ana, sam, sue)
+    draft = steps.again_draft(task, ana)
+    task.student = make_endpoint("http://127.0.0.1:9/v1", slug="student")
+    task.save(update_fields=["student"])
+    trace, _example = make_trace(task), make_trace(task, split="validation")
+    instruction = make_instruction(task, "If copies must be burnt, then label Breach.")
+    make_evidence(instruction, trace)
+    made = TraceImport.objects.create(task=task, file_name="f.jsonl", file_sha256="0" * 64, file_bytes=1)
+    run: EvaluationRun = make_run(task)
+    item = draft.items.first()
+    assert item
+    arguments = {
+        ("", "slug"): task.slug,
+        ("", "task"): task.slug,
+        ("", "kind"): "csv",
+        ("", "endpoint"): "student",
+        ("release", "version"): release.version,
+        ("release", "kind"): "json",
+        ("account", "pk"): make_user("other", Role.ADMIN).pk,
+        ("import", "pk"): made.pk,
+        ("trace", "pk"): trace.pk,
+        ("mining", "pk"): mining_run_create(task=task, user=ada, parameters=MiningParameters()).pk,
+        ("token", "pk"): token_create(task=task, name="student", actor=ada)[0].pk,
+        ("instruction", "number"): instruction.number,
+        ("ruleset", "number"): draft.number,
+        ("ruleset", "item"): item.pk,
+        ("ruleset-sign", "number"): steps.again_frozen(task, ana).number,
+        ("ruleset-export", "number"): release.ruleset.number,
+        ("evaluation", "number"): run.number,
+    }
+    clients = {STRANGER: Client(raise_request_exception=False)}
+    for user in (ana, sam, abe, ada):
+        clients[user.role] = Client(raise_request_exception=False)
+        clients[user.role].force_login(user)
+    return Scene(task, clients, arguments)
+
+
+def status_and_events(scene: Scene, who: str, method: str, url: str) -> tuple[Any, int]:
+    """The answer, and how many audit events it wrote; all of it is undone."""
+    before = AuditEvent.objects.count()
+    with transaction.atomic():
+        response = scene.clients[who].generic(method, url)
+        written = AuditEvent.objects.count() - before
+        transaction.set_rollback(True)
+    return response, written
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_role_gets_what_the_table_says_and_no_more(name: str, scene: Scene) -> None:
+    url = scene.url(name)
+    wrong = []
+    for method in METHODS:
+        for who in sorted(ANYONE):
+            response, written = status_and_events(scene, who, method, url)
+            allowed = who in TABLE[name].get(method, frozenset())
+            if outcome(response, name) != ("let in" if allowed else "refused") or (written and not allowed):
+                wrong.append(f"{method} {who}: {response.status_code}, {written} events, allowed: {allowed}")
+    assert not wrong
+
+
+def outcome(response: Any, name: str) -> str:
+    """Whether a request was let in, refused, or neither (an error, or a page that is not there)."""
+    to_sign_in = response.status_code == 302 and "/sign-in/?next=" in response.headers["Location"]
+    if (
+        response.status_code in {401, 403, 405}
+        or to_sign_in
+        or (name.startswith("api:") and response.status_code == 404)
+    ):
+        return "refused"
+    return "let in" if response.status_code in {200, 302, 409, 422} else "failed"
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if "POST" in row])
+def test_a_form_of_another_site_changes_nothing(name: str, scene: Scene) -> None:
+    (who, *_others) = sorted(TABLE[name]["POST"])
+    browser = Client(enforce_csrf_checks=True)
+    browser.cookies = scene.clients[who].cookies
+    before = AuditEvent.objects.count()
+    response = browser.post(scene.url(name), headers={"Origin": "https://evil.example"})
+    assert response.status_code == 403
+    assert "Send it again" in response.content.decode()
+    assert AuditEvent.objects.count() == before
+
+
+# Every page, as each role that may open it.
+
+
+class Markup(HTMLParser):
+    """What a page says and what the content security policy would block in it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.title, self.language, self.headings, self.blocked = "", "", 0, list[str]()
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self._inside = tag
+        self.headings += tag == "h1"
+        self.language = self.language or (values.get("lang") or "" if tag == "html" else "")
+        self.blocked += [f"{tag} {key}" for key in values if key == "style" or key.startswith("on")]
+        self.blocked += [f"{tag} {key}" for key, value in values.items() if (value or "").startswith("javascript:")]
+        if tag == "style" or (tag == "script" and "src" not in values):
+            self.blocked.append(tag)
+        for key in ("src", "href", "action"):
+            if re.match(r"(https?:)?//", values.get(key) or "") and tag != "a":
+                self.blocked.append(f"{tag} {key}={values[key]}")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "title":
+            self.title += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if "GET" in row])
+def test_every_page_opens_for_its_roles_without_anything_inline(name: str, scene: Scene) -> None:
+    url = scene.url(name)
+    for who in sorted(TABLE[name]["GET"]):
+        with CaptureQueriesContext(connection) as queries:
+            response: Any = scene.clients[who].get(url)
+        if name == "login" and who != STRANGER:
+            assert response.status_code == 302
+            continue
+        assert response.status_code == 200, (who, response.status_code)
+        body = (b"".join(response.streaming_content) if response.streaming else response.content).decode()
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["X-Request-ID"]
+        if response.headers["Content-Type"].startswith("text/html"):
+            page = Markup(body)
+            assert page.title.strip(), who
+            assert page.language
+            assert page.headings == 1, (who, page.headings)
+            assert page.blocked == [], who
+        assert_reading_writes_nothing(name, [query["sql"] for query in queries])
+
+
+def assert_reading_writes_nothing(name: str, statements: list[str]) -> None:
+    writes = [sql for sql in statements if re.match(r"\s*(INSERT|UPDATE|DELETE)", sql)]
+    if name in RECORDED_READS:
+        assert len(writes) == 1
+        assert 'INSERT INTO "pld_app_auditevent"' in writes[0]
+    else:
+        assert writes == []
+
+
+def test_a_closed_account_is_shut_out_at_once(scene: Scene) -> None:
+    assert scene.clients[Role.ADMIN].get("/accounts/").status_code == 200
+    User.objects.filter(username="ada").update(is_active=False)
+    assert scene.clients[Role.ADMIN].get("/accounts/").status_code == 302
