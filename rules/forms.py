@@ -25,11 +25,19 @@ class LinesField(forms.CharField):
         return "\n".join(value) if isinstance(value, list) else value
 
     def clean(self, value: Any) -> list[str]:
-        lines = [line.strip() for line in (super().clean(value) or "").splitlines()]
-        entries = [line for line in lines if line]
+        # A disabled field is given the row's own list.
+        entries = _entries(super().clean(self.prepare_value(value)))
         if len(set(entries)) != len(entries):
             raise forms.ValidationError(_("An entry stands twice."))
         return entries
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Whether the entries differ; the audit log names the field as changed only then."""
+        return not self.disabled and _entries(self.prepare_value(initial)) != _entries(data)
+
+
+def _entries(text: str | None) -> list[str]:
+    return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
 class TaskForm(forms.ModelForm[Task]):

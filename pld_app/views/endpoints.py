@@ -54,8 +54,6 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
     def clean_api_key_env(self) -> str:
         name: str = self.cleaned_data["api_key_env"]
         if name and not key_variable_allowed(name):
-            raise forms.ValidationError(_("Only a provider's key may be named here, for example OPENAI_API_KEY."))
-        if name and not key_variable_allowed(name):
             raise forms.ValidationError(_("This is not the name of a provider's key, such as OPENAI_API_KEY."))
         return name
 
