@@ -1,8 +1,8 @@
 """Traces with a known structure of topics, for sizes no real set at hand has: `trace.v1` lines, always the same.
 
-Words are made up of syllables. A topic has a dozen words of its own and shares others with its family of topics, so that
-neighbours are alike; the rest are words all topics use. Topic sizes fall like 1/rank^0.7, and in each topic one label
-prevails with a minority of the two others, as in the real traces.
+Words are made up of syllables. A topic has a dozen words of its own and shares others with its family of topics, so
+that neighbours are alike; the rest are words all topics use. Topic sizes fall like 1/rank^0.7, and in each topic one
+label prevails with a minority of the two others, as in the real traces.
 """
 
 import json

@@ -27,7 +27,7 @@ def in_own_process(function: str, *, environment: Mapping[str, str] | None = Non
     """
     with tempfile.NamedTemporaryFile(suffix=".json") as result:
         command = [sys.executable, "-m", "tests.bench.processes", function, json.dumps(arguments), result.name]
-        environment = os.environ | _SETTINGS | (environment or {})
+        environment = {**os.environ, **_SETTINGS, **(environment or {})}
         subprocess.run(command, cwd=paths.ROOT, env=environment, check=True, stdout=sys.stderr)
         found: Figures = json.loads(Path(result.name).read_text(encoding="utf-8"))
     return found

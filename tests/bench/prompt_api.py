@@ -11,7 +11,8 @@ from tests.bench.processes import web_server
 ROUNDS = 5
 # As many as the demo's web server has threads, and one alone, which waits for nobody.
 TOGETHER, ALONE = 8, 1
-INSTRUCTIONS = 20
+# About the paper's prompt for Contract-NLI: 17 instructions, 4,630 tokens.
+INSTRUCTIONS, WORDS_EACH = 17, 180
 
 
 @dataclass
@@ -48,16 +49,22 @@ def measure(*, quick: bool) -> Figures:
 
 
 def _published() -> tuple[str, str]:
-    """A release of 20 instructions in production, by the ways people take; the path and a token."""
+    """A release in production, by the ways people take; the path and a token."""
     from pld_app.models import Domain, Role
+    from rules.models import ChannelName
     from rules.services.tokens import token_create
-    from tests.factories import make_task, make_user
+    from tests.factories import approve_directly, make_instruction, make_task, make_user
     from tests.publishing import steps
 
     task = make_task()
     composer = make_user("rita", Role.REVIEWER, Domain.LEGAL)
     signers = make_user("sam", Role.SIGNATORY), make_user("sue", Role.SIGNATORY)
-    steps.in_production(task, composer, *signers, count=INSTRUCTIONS)
+    for number in range(INSTRUCTIONS):
+        text = f"If clause {number} holds{' and its terms allow it' * (WORDS_EACH // 5)}, then label Compliant."
+        approve_directly(make_instruction(task, text), composer)
+    release = steps.again(task, composer, *signers)
+    steps.publish(release, signers[0])
+    steps.publish(release, signers[0], ChannelName.PRODUCTION)
     _row, secret = token_create(task=task, name="student", actor=make_user("ada", Role.ADMIN))
     return f"/api/v1/tasks/{task.slug}/prompt", secret
 

@@ -52,25 +52,20 @@ class Browser:
 
 def measure(*, quick: bool) -> Figures:
     """Milliseconds at one request at a time, and queries a request, over `candidates` proposed ones."""
+    from pld_app.models import Domain, Role
     from tests.bench.candidates import make_candidates
     from tests.factories import PASSWORD, make_user
 
     count, n = (120, 30) if quick else (2_000, 400)
     say(f"  writing {count} candidates with evidence")
     task = make_candidates(count)
-    make_user("rita", *_reviewer())
+    make_user("rita", Role.REVIEWER, Domain.LEGAL)
     found: Figures = {"candidates": count, "queries": _queries(f"/tasks/{task.slug}/review/")}
     say(f"  {n} requests of each kind")
     with web_server() as port:
         browser = Browser(port)
         browser.sign_in("rita", PASSWORD)
         return found | _timed(browser, f"/tasks/{task.slug}/review/", count=count, n=n)
-
-
-def _reviewer() -> tuple[object, ...]:
-    from pld_app.models import Domain, Role
-
-    return Role.REVIEWER, Domain.LEGAL
 
 
 def _timed(browser: Browser, base: str, *, count: int, n: int) -> Figures:
@@ -135,14 +130,15 @@ def _ms(seconds: float) -> float:
 def _queries(base: str) -> Figures:
     """Queries of each request, counted in this process with a signed-in session; decides instruction 1."""
     from django.db import connection
+    from django.http.response import HttpResponseBase
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
 
     from pld_app.models import User
 
-    client = Client()
+    client = Client(SERVER_NAME="127.0.0.1")
     client.force_login(User.objects.get(username="rita"))
-    acts: dict[str, Callable[[], object]] = {
+    acts: dict[str, Callable[[], HttpResponseBase]] = {
         "queue": lambda: client.get(base),
         "card": lambda: client.get(f"{base}1/"),
         "decision": lambda: client.post(f"{base}1/approve/", _form(version="1")),
@@ -150,6 +146,7 @@ def _queries(base: str) -> Figures:
     found: Figures = {}
     for name, act in acts.items():
         with CaptureQueriesContext(connection) as captured:
-            act()
+            response = act()
+        assert response.status_code in {200, 302}, (name, response.status_code)
         found[name] = len(captured)
     return found

@@ -1,0 +1,56 @@
+"""The parts a figure rests on, and that every benchmark still runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from pld_app.devstack import paths
+from tests.bench.generator import generated_lines
+from tests.bench.machine import peak_mib, percentile, resident_mib
+from tests.workers import database_url
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    values = [float(number) for number in range(1, 101)]
+    assert (percentile(values, 50), percentile(values, 95), percentile(values, 100)) == (50, 95, 100)
+    assert percentile([7.0], 95) == 7
+
+
+def test_peak_memory_keeps_what_was_given_back() -> None:
+    block = b"x" * 50_000_000
+    with_block = resident_mib()
+    del block
+    assert peak_mib() >= with_block - 1
+
+
+def test_generated_traces_are_the_same_each_time_and_fall_into_their_topics() -> None:
+    lines = list(generated_lines(600, topics=20))
+    assert lines == list(generated_lines(600, topics=20))
+    rows = [json.loads(line) for line in lines]
+    sizes = Counter(row["metadata"]["yardstick"] for row in rows)
+    assert len({row["id"] for row in rows}) == 600
+    assert len(sizes) == 20
+    assert sizes["topic 0"] > sizes["topic 19"]
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_every_benchmark_runs_in_small_and_prints_one_json_object() -> None:
+    environment = os.environ | {"DATABASE_URL": database_url()}
+    command = [sys.executable, "-m", "tests.bench", "--quick"]
+    done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    benches = json.loads(done.stdout)["benches"]
+    assert list(benches) == ["mining", "review", "prompt_api", "dispatch", "trace_import"]
+    assert all(len(bench["load_before"]) == len(bench["load_after"]) == 3 for bench in benches.values())
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    command = [sys.executable, "-m", "tests.bench", "speed"]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "choose of mining, review" in done.stderr
