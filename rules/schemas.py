@@ -56,7 +56,7 @@ class MiningParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["leiden", "louvain", "dbscan"] = "leiden"
+    method: Literal["louvain", "leiden", "dbscan"] = "louvain"
     neighbours: Annotated[int, Field(ge=2, le=100)] = 15
     resolution: Annotated[float, Field(gt=0, le=50)] | None = None
     eps: Annotated[float, Field(gt=0, lt=2)] = 0.4

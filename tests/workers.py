@@ -73,8 +73,10 @@ def stub_process(log: Path, *, latency_s: float = 0.05) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.stub_server", "--log", str(log), "--latency", str(latency_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 def calls_logged(log: Path) -> list[dict[str, Any]]:

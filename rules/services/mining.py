@@ -10,7 +10,7 @@ from pld_app.audit import audit_record
 from pld_app.errors import InvalidInput
 from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
 from pld_app.model_edge import BudgetExhausted, EndpointMisconfigured, ModelUnavailable
-from pld_app.models import User
+from pld_app.models import Job, JobState, User
 from rules.exceptions import InvalidTransition
 from rules.models import MiningRun, MiningStage, RunState, Split, Task
 from rules.schemas import MiningParameters
@@ -57,13 +57,15 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
 
 @transaction.atomic
 def mining_run_cancel(*, run_id: int, user: User) -> MiningRun:
-    """Ask a run to stop before its next model call. What was paid stays recorded."""
+    """Ask a run to stop before its next model call; one that no worker holds ends here. What was paid stays recorded."""
     run = MiningRun.objects.select_for_update(of=("self",)).select_related("task").get(pk=run_id)
     if run.is_final:
         raise InvalidTransition(f"This run is {run.get_state_display().lower()} already.")
     run.cancel_requested_at = timezone.now()
     run.save(update_fields=["cancel_requested_at"])
     audit_record("mining.cancelled", actor=user, subject=run, task_slug=run.task.slug)
+    if not Job.objects.filter(kind=JOB_KIND, subject_id=run.pk, state=JobState.RUNNING).exists():
+        run_finish(RunContext(run, None), RunState.CANCELLED, "")
     return run
 
 

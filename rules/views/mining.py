@@ -27,11 +27,11 @@ class MiningForm(forms.Form):
     method = forms.ChoiceField(
         label=gettext_lazy("Clustering"),
         choices=[
-            ("leiden", gettext_lazy("Neighbourhood graph with Leiden (default)")),
-            ("louvain", gettext_lazy("Neighbourhood graph with Louvain")),
+            ("louvain", gettext_lazy("Neighbourhood graph with Louvain (default)")),
+            ("leiden", gettext_lazy("Neighbourhood graph with Leiden")),
             ("dbscan", gettext_lazy("DBSCAN, as in the paper: drops what fits nowhere")),
         ],
-        initial="leiden",
+        initial="louvain",
     )
     resolution = forms.FloatField(
         label=gettext_lazy("Resolution"),
