@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import binomtest
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -142,6 +141,9 @@ def summarise_calls(
 
 def compare_runs(gold: Sequence[str], before: Sequence[str | None], after: Sequence[str | None]) -> PairedComparison:
     """Compare two runs example by example: fixed is wrong before and right after, broken the reverse."""
+    # SciPy's statistics cost three quarters of a second to import; only this page pays for them.
+    from scipy.stats import binomtest  # noqa: PLC0415
+
     pairs = [(old == truth, new == truth) for truth, old, new in zip(gold, before, after, strict=True)]
     if not pairs:
         raise ValueError("A comparison needs at least one example.")

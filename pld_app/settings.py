@@ -1,6 +1,7 @@
 """Settings, all from the environment; no secret has a usable default. `.env.example` explains each variable."""
 
 import os
+import sys
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -128,17 +129,18 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = Path(os.environ.get("PLD_STATIC_ROOT", BASE_DIR / "staticfiles"))
 STATICFILES_DIRS = [BASE_DIR / "static"]
+# Hashed names once files are collected, and while they are; the demo and the tests serve straight from static/.
+_COLLECTED = not DEBUG and ((STATIC_ROOT / "staticfiles.json").exists() or "collectstatic" in sys.argv)
 _STATIC_BACKEND = (
-    "django.contrib.staticfiles.storage.StaticFilesStorage"
-    if DEBUG or not STATIC_ROOT.exists()
-    else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    if _COLLECTED
+    else "django.contrib.staticfiles.storage.StaticFilesStorage"
 )
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": _STATIC_BACKEND},
 }
-# Without collected files (tests, the demo) WhiteNoise serves straight from static/.
-WHITENOISE_USE_FINDERS = not STATIC_ROOT.exists()
+WHITENOISE_USE_FINDERS = not _COLLECTED
 MEDIA_ROOT = Path(os.environ.get("PLD_MEDIA_ROOT", BASE_DIR / ".dev" / "media"))
 FILE_UPLOAD_HANDLERS = [
     "pld_app.uploads.LimitUploadHandler",

@@ -6,6 +6,7 @@ from django.db.models import Count, Q, QuerySet
 from django.shortcuts import get_object_or_404
 
 from rules.models import ChannelName, Instruction, InstructionStatus, MiningRun, Publication, Ruleset, Task, TraceImport
+from rules.selectors.publishing import current_publication
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,6 @@ def review_counts(task: Task) -> ReviewCounts:
 def task_overview(task: Task) -> TaskOverview:
     """Where each step of the task stands: traces, mining, review, sign-off, channels."""
     splits = task.traces.order_by().values_list("split").annotate(n=Count("pk"))
-    current: dict[str, Publication] = {}
-    for publication in task.publications.select_related("release").order_by("channel", "-pk").distinct("channel"):
-        current[publication.channel] = publication
     return TaskOverview(
         task=task,
         traces=dict(splits),
@@ -79,5 +77,5 @@ def task_overview(task: Task) -> TaskOverview:
         last_import=task.imports.first(),
         last_run=task.mining_runs.first(),
         last_ruleset=task.rulesets.first(),
-        channels=[(channel, current.get(channel)) for channel in ChannelName],
+        channels=[(channel, current_publication(task.pk, channel)) for channel in ChannelName],
     )

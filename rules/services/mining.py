@@ -1,5 +1,6 @@
 """Mining runs: started, cancelled and carried out stage by stage; every stage leaves rows that a restart builds on."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import transaction
@@ -14,21 +15,26 @@ from pld_app.models import Job, JobState, User
 from rules.exceptions import InvalidTransition
 from rules.models import MiningRun, MiningStage, RunState, Split, Task
 from rules.schemas import MiningParameters
-from rules.services.mining_candidates import candidates_write, syntheses_ask
-from rules.services.mining_clusters import clusters_write, embeddings_ask
-from rules.services.mining_extract import micro_rules_write
 from rules.services.mining_run import Cancelled, RunContext, SliceOver, run_finish
 from rules.transitions import mining_run_move
 
 JOB_KIND = "mining_run"
 
-_STAGES = (
-    (MiningStage.EXTRACT, micro_rules_write),
-    (MiningStage.EMBED, embeddings_ask),
-    (MiningStage.CLUSTER, clusters_write),
-    (MiningStage.SYNTHESIZE, syntheses_ask),
-    (MiningStage.PUBLISH, candidates_write),
-)
+
+def _stages() -> tuple[tuple[MiningStage, Callable[[RunContext], None]], ...]:
+    """The stages in order. Imported when a run begins: scikit-learn costs every other process seconds at its start."""
+    from rules.services.mining_candidates import candidates_write, syntheses_ask  # noqa: PLC0415
+    from rules.services.mining_clusters import clusters_write  # noqa: PLC0415
+    from rules.services.mining_extract import micro_rules_write  # noqa: PLC0415
+    from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
+
+    return (
+        (MiningStage.EXTRACT, micro_rules_write),
+        (MiningStage.EMBED, embeddings_ask),
+        (MiningStage.CLUSTER, clusters_write),
+        (MiningStage.SYNTHESIZE, syntheses_ask),
+        (MiningStage.PUBLISH, candidates_write),
+    )
 
 
 @transaction.atomic
@@ -57,7 +63,7 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
 
 @transaction.atomic
 def mining_run_cancel(*, run_id: int, user: User) -> MiningRun:
-    """Ask a run to stop before its next model call; one that no worker holds ends here. What was paid stays recorded."""
+    """Ask a run to stop before its next model call; one that no worker holds ends here. What was paid is kept."""
     run = MiningRun.objects.select_for_update(of=("self",)).select_related("task").get(pk=run_id)
     if run.is_final:
         raise InvalidTransition(f"This run is {run.get_state_display().lower()} already.")
@@ -110,8 +116,9 @@ def _run_start(context: RunContext) -> None:
 
 
 def _stages_run(context: RunContext) -> JobResult:
-    stages = [stage for stage, _work in _STAGES]
-    for stage, work in _STAGES[stages.index(MiningStage(context.run.stage)) :]:
+    stages = _stages()
+    first = [stage for stage, _work in stages].index(MiningStage(context.run.stage))
+    for stage, work in stages[first:]:
         context.stage_begin(stage)
         work(context)
     return JobResult.DONE

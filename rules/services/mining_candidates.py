@@ -28,6 +28,7 @@ from rules.models import (
 from rules.prompts import synthesis_request, system_prompt_sha256
 from rules.schemas import SynthesisReply
 from rules.services.mining_run import RunContext, run_finish
+from rules.services.mining_vectors import mined_of
 
 # A card shows a handful; the whole cluster stays one click away through its micro-rules.
 MAX_EVIDENCE = 25
@@ -78,7 +79,7 @@ class _View:
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
-        self.mined = context.mined
+        self.mined = mined_of(context)
         self.labels = self.mined.labels
         self.clusters = list(context.run.clusters.order_by("number"))
         topic_of = {cluster.pk: cluster.topic for cluster in self.clusters}

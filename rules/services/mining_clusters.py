@@ -1,56 +1,19 @@
-"""Stages 2 and 3: vectors for the micro-rules, then topics and clusters."""
-
-from collections.abc import Iterator
-from itertools import batched
+"""Stage 3: topics and clusters of the micro-rules."""
 
 from django.db import connection, transaction
 
 from pld_app.errors import InvalidInput
-from pld_app.model_edge import CallRequest, EmbeddingBody, Outcome
-from pld_app.model_edge.ledger import recorded_calls
-from rules.mining.arrays import FloatArray
 from rules.mining.clusters import Clustering, ClusterParameters, cluster_microrules
 from rules.mining.names import topic_terms
 from rules.mining.report import clustering_figures
 from rules.models import Cluster, MicroRule
-from rules.services.mining_run import EMBED_BATCH, Mined, RunContext
-
-
-def embeddings_ask(context: RunContext) -> None:
-    """Have the embedding endpoint answer for every micro-rule; without one there is nothing to ask."""
-    rules = context.run.micro_rules.exclude(text="").order_by("trace_id")
-    if context.run.embedder is None:
-        return
-    texts = list(rules.values_list("text", flat=True))
-    embedding_blocks(context, texts)
-
-
-def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
-    """The vectors of `texts` in their order, EMBED_BATCH texts a block; what the ledger holds is not asked again."""
-    embedder = context.run.embedder
-    assert embedder is not None
-    requests = list(_embedding_requests(texts))
-    blocks: dict[str, FloatArray] = {}
-    for recorded in recorded_calls(embedder, requests, scope=context.call_scope, should_stop=context.should_stop):
-        if recorded.outcome is Outcome.CANCELLED:
-            continue
-        if recorded.vectors is None:
-            raise InvalidInput(f"The embedding endpoint did not answer: {recorded.error}")
-        blocks[recorded.request.key] = recorded.vectors
-        context.progress(min(len(blocks) * EMBED_BATCH, len(texts)), len(texts))
-    if len(blocks) < len(requests):
-        context.check_going_on()
-    return [blocks[request.key] for request in requests]
-
-
-def _embedding_requests(texts: list[str]) -> Iterator[CallRequest]:
-    for number, batch in enumerate(batched(texts, EMBED_BATCH)):
-        yield CallRequest(key=str(number), purpose="embed", body=EmbeddingBody(tuple(batch)))
+from rules.services.mining_run import RunContext
+from rules.services.mining_vectors import Mined, mined_of
 
 
 def clusters_write(context: RunContext) -> None:
     """Cluster the micro-rules and write the outcome in one transaction; a repeated call writes the same anew."""
-    mined = context.mined
+    mined = mined_of(context)
     if not mined.rules:
         raise InvalidInput("No trace gave a micro-rule. See the failed extractions of this run.")
     chosen = context.parameters

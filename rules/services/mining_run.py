@@ -1,23 +1,22 @@
-"""What the stages of a run share: its lease, its progress, its end, and the micro-rules with their vectors."""
+"""What the stages of a run share: its lease, its progress and its end."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from typing import TYPE_CHECKING
 
-import numpy as np
 from django.db import transaction
 from django.utils import timezone
 
 from pld_app.audit import Json, audit_record
 from pld_app.jobs import Lease
-from rules.mining.arrays import FloatArray
-from rules.mining.vectors import centre, embed_tfidf
-from rules.models import MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
+from rules.models import MiningRun, MiningStage, RunState
 from rules.prompts import VERSION
 from rules.schemas import MiningParameters
 from rules.transitions import mining_run_move
 
+if TYPE_CHECKING:
+    # Only named here: what it needs of scikit-learn would slow the start of every process.
+    from rules.services.mining_vectors import Mined
+
 LOCAL_EMBEDDING = "TF-IDF and truncated SVD, 64 dimensions, computed here"
-EMBED_BATCH = 64
 
 
 class Cancelled(Exception):
@@ -28,22 +27,6 @@ class SliceOver(Exception):
     """This worker's turn is over; the run goes on in the next one."""
 
 
-@dataclass(frozen=True)
-class Mined:
-    """The usable micro-rules of a run in trace order, with their centred unit vectors of shape (n, d)."""
-
-    rules: list[MicroRule]
-    vectors: FloatArray
-
-    @property
-    def texts(self) -> list[str]:
-        return [rule.text for rule in self.rules]
-
-    @property
-    def labels(self) -> list[str]:
-        return [rule.trace.label for rule in self.rules]
-
-
 class RunContext:
     """One worker's work on one run. `lease` is None only when no worker holds the run any more."""
 
@@ -51,6 +34,7 @@ class RunContext:
         self.run = run
         self.lease = lease
         self.parameters = MiningParameters.model_validate(run.parameters)
+        self.mined: Mined | None = None
 
     def check_lease(self) -> None:
         if self.lease is not None:
@@ -95,24 +79,6 @@ class RunContext:
     def call_scope(self) -> str:
         """Mining asks each question once for all runs, so its calls share one scope."""
         return ""
-
-    @cached_property
-    def mined(self) -> Mined:
-        """The micro-rules and vectors; computed once a worker, from rows and recorded calls alone."""
-        rules = list(
-            self.run.micro_rules.exclude(origin=MicroRuleOrigin.FAILED).select_related("trace").order_by("trace_id")
-        )
-        texts = [rule.text for rule in rules]
-        return Mined(rules, centre(self._endpoint_vectors(texts) if self.run.embedder else self._local_vectors(texts)))
-
-    def _local_vectors(self, texts: list[str]) -> FloatArray:
-        return embed_tfidf(texts, labels=self.run.task.labels, seed=self.parameters.seed)
-
-    def _endpoint_vectors(self, texts: list[str]) -> FloatArray:
-        from rules.services.mining_clusters import embedding_blocks  # noqa: PLC0415  # it needs this module's context
-
-        blocks = embedding_blocks(self, texts)
-        return np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
 
     def provenance(self) -> dict[str, object]:
         """Where a candidate of this run came from, the same for all of them."""

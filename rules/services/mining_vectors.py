@@ -1,0 +1,81 @@
+"""Stage 2: vectors for the micro-rules, from the embedding endpoint or computed here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import batched
+
+import numpy as np
+
+from pld_app.errors import InvalidInput
+from pld_app.model_edge import CallRequest, EmbeddingBody, Outcome
+from pld_app.model_edge.ledger import recorded_calls
+from rules.mining.arrays import FloatArray
+from rules.mining.vectors import centre, embed_tfidf
+from rules.models import MicroRule, MicroRuleOrigin
+from rules.services.mining_run import RunContext
+
+EMBED_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The usable micro-rules of a run in trace order, with their centred unit vectors of shape (n, d)."""
+
+    rules: list[MicroRule]
+    vectors: FloatArray
+
+    @property
+    def texts(self) -> list[str]:
+        return [rule.text for rule in self.rules]
+
+    @property
+    def labels(self) -> list[str]:
+        return [rule.trace.label for rule in self.rules]
+
+
+def mined_of(context: RunContext) -> Mined:
+    """The micro-rules and vectors; computed once a worker, from rows and recorded calls alone."""
+    if context.mined is None:
+        usable = context.run.micro_rules.exclude(origin=MicroRuleOrigin.FAILED)
+        rules = list(usable.select_related("trace").order_by("trace_id"))
+        context.mined = Mined(rules, centre(_vectors(context, [rule.text for rule in rules])))
+    return context.mined
+
+
+def _vectors(context: RunContext, texts: list[str]) -> FloatArray:
+    if context.run.embedder is None:
+        return embed_tfidf(texts, labels=context.run.task.labels, seed=context.parameters.seed)
+    blocks = embedding_blocks(context, texts)
+    return np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
+
+
+def embeddings_ask(context: RunContext) -> None:
+    """Have the embedding endpoint answer for every micro-rule; without one there is nothing to ask."""
+    rules = context.run.micro_rules.exclude(text="").order_by("trace_id")
+    if context.run.embedder is None:
+        return
+    texts = list(rules.values_list("text", flat=True))
+    embedding_blocks(context, texts)
+
+
+def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
+    """The vectors of `texts` in their order, EMBED_BATCH texts a block; what the ledger holds is not asked again."""
+    embedder = context.run.embedder
+    assert embedder is not None
+    requests = list(_embedding_requests(texts))
+    blocks: dict[str, FloatArray] = {}
+    for recorded in recorded_calls(embedder, requests, scope=context.call_scope, should_stop=context.should_stop):
+        if recorded.outcome is Outcome.CANCELLED:
+            continue
+        if recorded.vectors is None:
+            raise InvalidInput(f"The embedding endpoint did not answer: {recorded.error}")
+        blocks[recorded.request.key] = recorded.vectors
+        context.progress(min(len(blocks) * EMBED_BATCH, len(texts)), len(texts))
+    if len(blocks) < len(requests):
+        context.check_going_on()
+    return [blocks[request.key] for request in requests]
+
+
+def _embedding_requests(texts: list[str]) -> Iterator[CallRequest]:
+    for number, batch in enumerate(batched(texts, EMBED_BATCH)):
+        yield CallRequest(key=str(number), purpose="embed", body=EmbeddingBody(tuple(batch)))
