@@ -14,10 +14,8 @@ COPY rules rules
 COPY evaluation evaluation
 COPY templates templates
 COPY static static
-# Settings name files by their content only where the directory exists, so it comes first. Collecting opens no
-# connection, but settings insist on being complete: these values stay in this line.
-RUN mkdir staticfiles && \
-    PLD_SECRET_KEY="$(python -c 'import secrets; print(secrets.token_urlsafe(48))')" \
+# Collecting opens no connection, but settings insist on being complete: these values stay in this line.
+RUN PLD_SECRET_KEY="$(python -c 'import secrets; print(secrets.token_urlsafe(48))')" \
     DATABASE_URL=postgresql://nobody@build.invalid/none REDIS_URL=redis://build.invalid/0 \
     /opt/venv/bin/python manage.py collectstatic --noinput && \
     /opt/venv/bin/python -m compileall -q manage.py pld_app rules evaluation

@@ -1,4 +1,4 @@
-"""The platform under the product: settings, accounts and roles, audit log, jobs, and the one edge to model endpoints."""
+"""The platform under the product: settings, accounts and roles, audit log, jobs, and the edge to models."""
 
 from pld_app.celery import app as celery_app
 

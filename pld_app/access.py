@@ -28,7 +28,7 @@ def roles_required[**P](
 ) -> Callable[[Callable[Concatenate[UserRequest, P], HttpResponseBase]], View[P]]:
     """Let only these roles through (none named: every signed-in account); others get 403, strangers the sign-in page.
 
-    The view carries the set as `allowed_roles`; the permission test reads it for every URL and fails where it is missing.
+    The view carries the set as `allowed_roles`; the permission test reads it for every URL and misses none.
     """
     allowed = frozenset(roles) or EVERYONE
 

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: accounts of each role, a task, and a client for each person."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.core.management.commands import flush
@@ -26,7 +27,8 @@ def _append_only_sql(connection: BaseDatabaseWrapper, verb: str) -> list[str]:
 @pytest.fixture(autouse=True, scope="session")
 def _flush_may_truncate() -> Iterator[None]:
     """Tests with real transactions empty the tables afterwards, which our own triggers refuse to everybody else."""
-    original = flush.sql_flush
+    module: Any = flush  # the command's own name for the function is not in its stubs
+    original = module.sql_flush
 
     def sql_flush(style: object, connection: BaseDatabaseWrapper, **options: object) -> list[str]:
         statements: list[str] = original(style, connection, **options)
@@ -36,9 +38,9 @@ def _flush_may_truncate() -> Iterator[None]:
             *_append_only_sql(connection, "ENABLE ALWAYS"),
         ]
 
-    flush.sql_flush = sql_flush
+    module.sql_flush = sql_flush
     yield
-    flush.sql_flush = original
+    module.sql_flush = original
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ class StructuredOutput(models.TextChoices):
 
 
 class ModelEndpoint(models.Model):
-    """An OpenAI-compatible server and one model on it. The key stays in the environment; only its variable's name is here."""
+    """An OpenAI-compatible server and one model on it. The key stays in the environment, under this name."""
 
     slug = models.SlugField(max_length=60, unique=True)
     name = models.CharField(_("name"), max_length=120)

@@ -78,7 +78,7 @@ class Publication(models.Model):
 
 
 class PromptToken(models.Model):
-    """A bearer token of the student's service for one task. Only its SHA-256 is kept; it can read prompts, nothing else."""
+    """A bearer token of the student's service for one task. Only its SHA-256 is kept; it only reads prompts."""
 
     task = models.ForeignKey(Task, models.PROTECT, related_name="tokens")
     name = models.CharField(_("name"), max_length=120)

@@ -42,7 +42,11 @@ class MiningForm(forms.Form):
     )
     neighbours = forms.IntegerField(label=gettext_lazy("Neighbours"), initial=15, min_value=2, max_value=100)
     eps = forms.FloatField(
-        label=gettext_lazy("eps (DBSCAN)"), initial=0.4, min_value=0.01, max_value=1.99, help_text=gettext_lazy("Cosine distance.")
+        label=gettext_lazy("eps (DBSCAN)"),
+        initial=0.4,
+        min_value=0.01,
+        max_value=1.99,
+        help_text=gettext_lazy("Cosine distance."),
     )
     min_samples = forms.IntegerField(label=gettext_lazy("min_samples (DBSCAN)"), initial=6, min_value=1, max_value=100)
     max_conditions = forms.IntegerField(
@@ -85,7 +89,9 @@ def mining_new(request: UserRequest, slug: str) -> HttpResponse:
 @vary_on_headers("HX-Request")
 def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     task = task_get(slug)
-    run = get_object_or_404(MiningRun.objects.select_related("task", "teacher", "embedder", "created_by"), task=task, pk=pk)
+    run = get_object_or_404(
+        MiningRun.objects.select_related("task", "teacher", "embedder", "created_by"), task=task, pk=pk
+    )
     context: dict[str, Any] = {"task": task, "run": run, "stages": selectors.stage_progress(run)}
     if request.htmx and not run.is_final:
         return render(request, "rules/mining_detail.html#progress", context)

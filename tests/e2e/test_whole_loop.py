@@ -4,14 +4,14 @@ import csv
 import hashlib
 import io
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from django.conf import settings
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from pld_app.models import AuditEvent, Domain, Role
 from rules.models import Decision, DecisionKind, Instruction, InstructionStatus, Ruleset, Signature, Task
@@ -93,7 +93,13 @@ def _decide(lena: Person, base: str) -> None:
             before = _card_number(page)
             step(page)
             expect(page.locator("#rule-title")).not_to_have_text(before)
-    for kind in (DecisionKind.APPROVE, DecisionKind.EDIT, DecisionKind.REJECT, DecisionKind.DEFER, DecisionKind.SEND_BACK):
+    for kind in (
+        DecisionKind.APPROVE,
+        DecisionKind.EDIT,
+        DecisionKind.REJECT,
+        DecisionKind.DEFER,
+        DecisionKind.SEND_BACK,
+    ):
         assert Decision.objects.filter(kind=kind).count() == EACH
 
 
@@ -131,7 +137,11 @@ def _confirm_edits(finn: Person, base: str) -> None:
         page.keyboard.press("a")
         if done < EACH:
             expect(page.locator("#rule-title")).not_to_have_text(before)
-        assert_eventually(page, lambda done=done: Decision.objects.filter(actor__username="finn").count() == done)
+        assert_eventually(page, partial(_decided_by, "finn", done))
+
+
+def _decided_by(username: str, count: int) -> bool:
+    return Decision.objects.filter(actor__username=username).count() == count
 
 
 def assert_eventually(page: Page, condition: Callable[[], bool]) -> None:
@@ -173,9 +183,7 @@ def _release_and_publish(signatory: Person, base: str, number: int) -> None:
         expect(page.locator("body")).to_contain_text(f"{channel}")
 
 
-def _publish(page: Page, panel: object) -> None:
-    section = panel
-    assert hasattr(section, "get_by_label")
+def _publish(page: Page, section: Locator) -> None:
     summary = section.locator("summary", has_text="Publish")
     if summary.count():
         summary.first.click()
@@ -195,18 +203,15 @@ def _token(admin: Person, base: str) -> str:
 def _fetch(server: str, slug: str, token: str) -> None:
     """As the student's service: the prompt's bytes match their hash, and an unchanged prompt costs a 304."""
     url = f"{server}/api/v1/tasks/{slug}/prompt?channel=production"
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        served = json.load(response)
-        etag = response.headers["ETag"]
-        assert response.headers["X-Prompt-SHA256"] == served["prompt_sha256"]
+    headers = {"Authorization": f"Bearer {token}"}
+    response = httpx.get(url, headers=headers, timeout=10)
+    served = response.json()
+    assert response.headers["X-Prompt-SHA256"] == served["prompt_sha256"]
     assert hashlib.sha256(served["prompt"].encode()).hexdigest() == served["prompt_sha256"]
     assert "Edited by Lena." in served["prompt"]
     assert {signer["name"] for signer in served["signers"]} == {"Sofia", "Samir"}
-    request.add_header("If-None-Match", etag)
-    with pytest.raises(urllib.error.HTTPError) as unchanged:
-        urllib.request.urlopen(request, timeout=10)
-    assert unchanged.value.code == 304
+    unchanged = httpx.get(url, headers=headers | {"If-None-Match": response.headers["ETag"]}, timeout=10)
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
 
 
 def _evaluate(admin: Person, base: str) -> None:
@@ -228,7 +233,13 @@ def _audit(abel: Person, base: str, number: int) -> None:
     expect(page.locator("tbody tr")).to_have_count(2)
     log = abel.context.request.get(f"{abel.base}/audit/export.csv").text()
     actions = {row["action"] for row in csv.DictReader(io.StringIO(log))}
-    assert {"import.created", "mining.finished", "instruction.approved", "ruleset.signed", "release.published"} <= actions
+    assert {
+        "import.created",
+        "mining.finished",
+        "instruction.approved",
+        "ruleset.signed",
+        "release.published",
+    } <= actions
     lines = abel.context.request.get(f"{abel.base}/audit/export.json").text().splitlines()
     assert len(lines) >= AuditEvent.objects.count() - 2
     exported = abel.context.request.get(f"{abel.base}{base}/rulesets/{number}/export.json").json()

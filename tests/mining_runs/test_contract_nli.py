@@ -15,7 +15,7 @@ from rules.models import MicroRule, RunState
 from rules.schemas import MiningParameters
 from rules.services.imports import import_create
 from rules.services.mining import mining_run_create
-from tests.converters import contractnli
+from tests.converters.contractnli import TASK_FIELDS, converted_lines
 from tests.factories import make_task
 
 TRACES: Path = settings.BASE_DIR.parent / "shared" / "data" / "contractnli" / "traces.jsonl"
@@ -25,8 +25,8 @@ TRACES: Path = settings.BASE_DIR.parent / "shared" / "data" / "contractnli" / "t
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(not TRACES.exists(), reason="the Contract-NLI traces are not beside the project (../shared/data)")
 def test_mining_finds_the_hypotheses_again() -> None:
-    task = make_task("contract-nli", **contractnli.TASK_FIELDS)
-    upload = ContentFile(b"".join(contractnli.converted_lines(TRACES, split="train")), name="traces.jsonl")
+    task = make_task("contract-nli", **TASK_FIELDS)
+    upload = ContentFile(b"".join(converted_lines(TRACES, split="train")), name="traces.jsonl")
     made = import_create(task=task, upload=upload, file_name="traces.jsonl", user=None)
     job_execute(job_id=Job.objects.get(kind="trace_import", subject_id=made.pk).pk)
     run = mining_run_create(task=task, user=None, parameters=MiningParameters())
