@@ -14,7 +14,7 @@ REAL_TRACES = 1037
 
 def measure(*, quick: bool) -> Figures:
     """Runs over the real traces and over generated ones; each in a process that does nothing else."""
-    large = 2_000 if quick else 20_000
+    large = 500 if quick else 20_000
     found: Figures = {}
     for name, source, count in (("real", "real", REAL_TRACES), ("large", "generated", large)):
         say(f"  importing {count} traces")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from tests.bench.machine import Figures, percentile, say
 from tests.bench.processes import web_server
 
-ROUNDS = 5
 # As many as the demo's web server has threads, and one alone, which waits for nobody.
 TOGETHER, ALONE = 8, 1
 # About the paper's prompt for Contract-NLI: 17 instructions, 4,630 tokens.
@@ -35,16 +34,18 @@ class Target:
 def measure(*, quick: bool) -> Figures:
     """Both loads, each in rounds that take the targets in turn, so that other work on the machine meets all alike."""
     path, token = _published()
-    together, alone = (200, 50) if quick else (1_000, 200)
+    rounds, together, alone = (1, 100, 50) if quick else (5, 1_000, 200)
     with web_server() as port:
         etag, prompt_bytes = _first_answer(port, path, token)
-        say(f"  {ROUNDS} rounds of {together} requests on {TOGETHER} connections and {alone} on one")
+        say(f"  {rounds} rounds of {together} requests on {TOGETHER} connections and {alone} on one")
         return {
             "instructions": INSTRUCTIONS,
             "answer_bytes": prompt_bytes,
             "client": "tests.bench.load_client",
-            f"connections_{TOGETHER}": _compared(port, _targets(path, token, etag), TOGETHER, together),
-            f"connections_{ALONE}": _compared(port, _targets(path, token, etag), ALONE, alone),
+            f"connections_{TOGETHER}": _compared(
+                port, _targets(path, token, etag), TOGETHER, rounds=rounds, requests=together
+            ),
+            f"connections_{ALONE}": _compared(port, _targets(path, token, etag), ALONE, rounds=rounds, requests=alone),
         }
 
 
@@ -95,11 +96,11 @@ def _first_answer(port: int, path: str, token: str) -> tuple[str, int]:
     return response.headers["ETag"], len(body)
 
 
-def _compared(port: int, targets: dict[str, Target], connections: int, requests: int) -> Figures:
+def _compared(port: int, targets: dict[str, Target], connections: int, *, rounds: int, requests: int) -> Figures:
     for one in targets.values():
         _load(port, one, connections, 4 * TOGETHER)
         one.latencies, one.seconds = [], 0.0  # that was the warm-up
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for one in targets.values():
             _load(port, one, connections, requests)
     bare = targets["bare"]
