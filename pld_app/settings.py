@@ -152,6 +152,7 @@ IMPORT_MAX_BYTES = int(os.environ.get("PLD_IMPORT_MAX_BYTES", str(100 * 1024 * 1
 IMPORT_MAX_ROWS = int(os.environ.get("PLD_IMPORT_MAX_ROWS", "200000"))
 
 ENDPOINT_ALLOW_PRIVATE = _list("PLD_ENDPOINT_ALLOW_PRIVATE")
+ENDPOINT_BREAKER_S = float(os.environ.get("PLD_ENDPOINT_BREAKER_S", "30"))
 
 # Security headers. Nothing inline, nothing from elsewhere.
 SECURE_CSP = {

@@ -110,6 +110,7 @@ def endpoint_config(endpoint: ModelEndpoint) -> EndpointConfig:
         max_output_tokens=endpoint.max_output_tokens,
         structured_output=cast("StructuredOutput", endpoint.structured_output),
         allow_private=host in settings.ENDPOINT_ALLOW_PRIVATE,
+        breaker_open_s=settings.ENDPOINT_BREAKER_S,
     )
 
 

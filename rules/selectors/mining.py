@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from django.db.models import Count, QuerySet
 
+from pld_app.models import Job, JobState
 from rules.models import Cluster, MicroRule, MiningRun, MiningStage, RunState, Task
 
 
@@ -37,6 +38,14 @@ def stage_progress(run: MiningRun) -> list[StageProgress]:
         here = place == present and not finished
         rows.append(StageProgress(str(stage.label), state, run.done if here else 0, run.total if here else 0))
     return rows
+
+
+def waiting_job(run: MiningRun) -> Job | None:
+    """The run's job while it waits for a set time (a provider asked for it, or an attempt failed), with why."""
+    if run.is_final:
+        return None
+    jobs = Job.objects.filter(kind="mining_run", subject_id=run.pk, state=JobState.QUEUED)
+    return jobs.exclude(last_error="").first()
 
 
 def clusters_of(run: MiningRun) -> QuerySet[Cluster]:

@@ -14,6 +14,8 @@ from rules.schemas import ExtractionReply
 from rules.services.mining_run import RunContext
 
 BATCH = 1000
+# Ways to fail that say something about the moment, not about the trace.
+_MAY_PASS = frozenset({Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.HTTP_ERROR})
 NO_TEACHER = "The trace has no instruction and the task no teacher endpoint to write one."
 
 
@@ -68,17 +70,27 @@ def _extracted_write(context: RunContext, total: int) -> None:
     assert run.teacher is not None
     left = {str(trace.pk): trace for trace in _traces_left(run)}
     done = total - len(left)
+    unanswered: list[RecordedCall] = []
     calls = recorded_calls(run.teacher, _requests(run, left), scope=context.call_scope, should_stop=context.should_stop)
     for recorded in calls:
         if recorded.outcome is Outcome.CANCELLED:
             continue
-        trace = left[recorded.request.key]
-        with transaction.atomic():
-            context.check_lease()
-            _extracted(run, trace, recorded).save()
+        if recorded.outcome in _MAY_PASS:
+            # Judged at the end: if the endpoint turns out to be down, these are asked again when it is back.
+            unanswered.append(recorded)
+            continue
+        _rule_write(context, left[recorded.request.key], recorded)
         done += 1
         context.progress(done, total)
     context.check_going_on()
+    for recorded in unanswered:
+        _rule_write(context, left[recorded.request.key], recorded)
+
+
+def _rule_write(context: RunContext, trace: Trace, recorded: RecordedCall) -> None:
+    with transaction.atomic():
+        context.check_lease()
+        _extracted(context.run, trace, recorded).save()
 
 
 def _requests(run: MiningRun, traces: dict[str, Trace]) -> Iterator[CallRequest]:

@@ -92,7 +92,12 @@ def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     run = get_object_or_404(
         MiningRun.objects.select_related("task", "teacher", "embedder", "created_by"), task=task, pk=pk
     )
-    context: dict[str, Any] = {"task": task, "run": run, "stages": selectors.stage_progress(run)}
+    context: dict[str, Any] = {
+        "task": task,
+        "run": run,
+        "stages": selectors.stage_progress(run),
+        "waiting": selectors.waiting_job(run),
+    }
     if request.htmx and not run.is_final:
         return render(request, "rules/mining_detail.html#progress", context)
     context["page"] = Paginator(selectors.clusters_of(run), PER_PAGE).get_page(request.GET.get("page"))

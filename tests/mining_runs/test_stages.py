@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from django.test import Client, override_settings
 
 from pld_app.errors import InvalidInput
 from pld_app.jobs import job_execute
@@ -242,7 +243,7 @@ def test_a_failing_teacher_costs_its_traces_and_nothing_else(behaviour: str) -> 
     kept = [make_trace(task, instruction=f"If copies stay in archive {n}, then label Compliant.") for n in range(4)]
     lost = [make_trace(task, instruction="") for _ in range(2)]
     with stub_server(behaviour) as stub:
-        task.teacher = make_endpoint(stub.url)
+        task.teacher = make_endpoint(stub.url, timeout_s=1)
         task.save()
         run = mined(task)
     assert (run.state, run.error) == (RunState.SUCCEEDED, "")
@@ -252,6 +253,28 @@ def test_a_failing_teacher_costs_its_traces_and_nothing_else(behaviour: str) -> 
     assert sum(one.support for one in Instruction.objects.filter(run=run)) == len(kept)
     assert run.figures["failed_extractions"] == len(lost)
     assert not ModelCall.objects.filter(outcome="ok").exists()
+
+
+@pytest.mark.parametrize("behaviour", ["500", "hang", "reset"])
+@override_settings(ENDPOINT_BREAKER_S=0.2)
+def test_a_teacher_that_is_down_costs_only_time(behaviour: str, client: Client, ada: User) -> None:
+    task = filled_task(with_instructions=False, per_group=4)
+    with stub_server(behaviour) as stub:
+        endpoint = make_endpoint(stub.url, timeout_s=1)
+        task.teacher = endpoint
+        task.save()
+        run = executed(mining_run_create(task=task, user=None, parameters=MiningParameters()))
+    job = Job.objects.get(kind="mining_run", subject_id=run.pk)
+    assert (run.state, job.state, MicroRule.objects.count()) == (RunState.RUNNING, "queued", 0)
+    client.force_login(ada)
+    page = client.get(f"/tasks/{task.slug}/mining/{run.pk}/")
+    assert "goes on by itself" in page.text
+    with stub_server(Teacher()) as stub:
+        endpoint.base_url = stub.url
+        endpoint.save()
+        Job.objects.filter(pk=job.pk).update(run_after=job.created_at)
+        assert executed(run).state == RunState.SUCCEEDED
+    assert not MicroRule.objects.filter(run=run, origin=MicroRuleOrigin.FAILED).exists()
 
 
 def test_a_rate_limit_puts_the_run_off_and_it_goes_on_later() -> None:
