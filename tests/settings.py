@@ -12,6 +12,11 @@ os.environ.setdefault("PLD_ENDPOINT_ALLOW_PRIVATE", "127.0.0.1,localhost")
 os.environ.setdefault("PLD_JOB_LEASE_S", "3600")
 os.environ.setdefault("PLD_MEDIA_ROOT", tempfile.mkdtemp(prefix="pld-test-media-"))
 
+# Each process of a parallel run has a broker of its own: a worker started by one must not take another's hints.
+if (process := os.environ.get("PYTEST_XDIST_WORKER", "")) and "PLD_TEST_BROKER" not in os.environ:
+    base, _, number = os.environ["REDIS_URL"].rpartition("/")
+    os.environ["REDIS_URL"] = os.environ["PLD_TEST_BROKER"] = f"{base}/{(int(number) + 1 + int(process[2:])) % 16}"
+
 from pld_app.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,5 +1,6 @@
 """`./dev test`, `e2e` and `bench`: one command inside a throwaway stack that is always stopped."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ _SECONDS_TO_FINISH = 20.0
 
 
 def pytest_run(arguments: Sequence[str]) -> int:
-    """Run pytest with these arguments; returns its exit code. Prints nothing after pytest's own last line."""
+    """Run pytest with these arguments; returns its exit code. Prints nothing after pytest's own last line.
+
+    Without arguments it is the whole suite, spread over the cores, each file in one process.
+    """
+    whole_suite = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
     with throwaway_stack() as environment:
-        return _run_inside([sys.executable, "-m", "pytest", *arguments], environment)
+        return _run_inside([sys.executable, "-m", "pytest", *(arguments or whole_suite)], environment)
 
 
 def bench_run(arguments: Sequence[str]) -> int:
