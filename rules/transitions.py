@@ -29,8 +29,11 @@ RULESET_NEXT: dict[RulesetStatus, frozenset[RulesetStatus]] = {
 }
 
 RUN_NEXT: dict[RunState, frozenset[RunState]] = {
+    # Nothing is asked of a paid endpoint before a person has confirmed what it may cost.
+    RunState.AWAITING: frozenset({RunState.QUEUED, RunState.CANCELLED}),
     RunState.QUEUED: frozenset({RunState.RUNNING, RunState.CANCELLED, RunState.FAILED}),
-    RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}),
+    RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.PAUSED}),
+    RunState.PAUSED: frozenset({RunState.QUEUED, RunState.CANCELLED}),
     RunState.SUCCEEDED: frozenset(),
     RunState.FAILED: frozenset({RunState.QUEUED}),
     RunState.CANCELLED: frozenset({RunState.QUEUED}),

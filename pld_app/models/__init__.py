@@ -2,7 +2,7 @@
 
 from pld_app.models.accounts import Domain, Role, User
 from pld_app.models.audit import AuditEvent
-from pld_app.models.endpoints import EndpointKind, ModelCall, ModelEndpoint, StructuredOutput
+from pld_app.models.endpoints import EndpointKind, ModelCall, ModelEndpoint, StructuredOutput, WireApi
 from pld_app.models.jobs import Job, JobState
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "Role",
     "StructuredOutput",
     "User",
+    "WireApi",
 ]

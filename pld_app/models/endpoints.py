@@ -11,6 +11,13 @@ class EndpointKind(models.TextChoices):
     EMBEDDING = "embedding", _("Embeddings")
 
 
+class WireApi(models.TextChoices):
+    """How a chat question is put on the wire."""
+
+    CHAT = "chat", _("Chat Completions")
+    RESPONSES = "responses", _("Responses")
+
+
 class StructuredOutput(models.TextChoices):
     JSON_SCHEMA = "json_schema", _("JSON schema (strict)")
     JSON_OBJECT = "json_object", _("JSON object")
@@ -23,6 +30,9 @@ class ModelEndpoint(models.Model):
     slug = models.SlugField(max_length=60, unique=True)
     name = models.CharField(_("name"), max_length=120)
     kind = models.CharField(_("kind"), max_length=12, choices=EndpointKind)
+    api = models.CharField(
+        "API", max_length=12, choices=WireApi, default=WireApi.CHAT, help_text=_("Not used for embeddings.")
+    )
     base_url = models.URLField(_("base URL"), max_length=300)
     model = models.CharField(_("model"), max_length=120)
     api_key_env = models.CharField(
@@ -48,6 +58,7 @@ class ModelEndpoint(models.Model):
         ordering = ("name",)
         constraints = (
             models.CheckConstraint(condition=Q(kind__in=EndpointKind.values), name="endpoint_kind_known"),
+            models.CheckConstraint(condition=Q(api__in=WireApi.values), name="endpoint_api_known"),
             models.CheckConstraint(
                 condition=Q(concurrency__gte=1, concurrency__lte=64),
                 name="endpoint_concurrency_range",
@@ -69,12 +80,14 @@ class ModelCall(models.Model):
 
     A request found here with outcome "ok" is answered from here and never paid again. `scope` is empty for mining
     (the same question has the same answer in every run) and names the run for evaluation, where a repeat is wanted.
+    `run` names the run that made the call, as a person reads it.
     """
 
     OK = "ok"
 
     endpoint = models.ForeignKey(ModelEndpoint, models.PROTECT, related_name="calls")
     scope = models.CharField(max_length=60, blank=True)
+    run = models.CharField(max_length=120, blank=True)
     purpose = models.CharField(max_length=40)
     subject = models.CharField(max_length=80, blank=True)
     request_hash = models.CharField(max_length=64)
@@ -105,6 +118,7 @@ class ModelCall(models.Model):
         indexes = (
             models.Index(fields=["request_hash"], name="model_call_hash"),
             models.Index(fields=["scope", "purpose"], name="model_call_scope"),
+            models.Index(fields=["run", "-id"], name="model_call_run"),
         )
 
     def __str__(self) -> str:

@@ -12,13 +12,14 @@ from rules.models.instructions import (
     Revision,
     Waiting,
 )
-from rules.models.mining import Cluster, MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
+from rules.models.mining import OPEN_STATES, Cluster, MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
 from rules.models.publishing import ChannelName, PromptToken, Publication, PublicationKind, Release
 from rules.models.rulesets import Meaning, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.models.task import Task
 from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceImport
 
 __all__ = [
+    "OPEN_STATES",
     "ChannelName",
     "Cluster",
     "Decision",

@@ -80,6 +80,8 @@ class Instruction(models.Model):
     origin = models.CharField(max_length=12, choices=InstructionOrigin)
     is_seeded = models.BooleanField(default=False)
     provenance = models.JSONField(default=dict)
+    # Of its mined text and the traces it cites, each with the trace's id or none: rules.mining.deidentify.Flag.
+    flags = models.JSONField(default=list)
     support = models.PositiveIntegerField(default=0)
     contradictions = models.PositiveIntegerField(default=0)
     status = models.CharField(max_length=12, choices=InstructionStatus, default=InstructionStatus.PROPOSED)

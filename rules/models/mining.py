@@ -13,8 +13,10 @@ from rules.models.traces import Trace
 class RunState(models.TextChoices):
     """The state machine of mining runs; evaluation runs use the same."""
 
+    AWAITING = "awaiting", _("Awaiting confirmation")
     QUEUED = "queued", _("Queued")
     RUNNING = "running", _("Running")
+    PAUSED = "paused", _("Paused")
     SUCCEEDED = "succeeded", _("Succeeded")
     FAILED = "failed", _("Failed")
     CANCELLED = "cancelled", _("Cancelled")
@@ -22,6 +24,9 @@ class RunState(models.TextChoices):
     @property
     def is_final(self) -> bool:
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+
+
+OPEN_STATES = (RunState.AWAITING, RunState.QUEUED, RunState.RUNNING, RunState.PAUSED)
 
 
 class MiningStage(models.TextChoices):
@@ -47,6 +52,12 @@ class MiningRun(models.Model):
     embedder = models.ForeignKey("pld_app.ModelEndpoint", models.PROTECT, null=True, related_name="+")
     cancel_requested_at = models.DateTimeField(null=True)
     error = models.TextField(blank=True)
+    # What the run may spend; empty is no limit. Used: what is paid, and what is set aside for calls under way.
+    estimate = models.JSONField(default=dict)
+    max_calls = models.PositiveIntegerField(null=True)
+    max_cost = models.DecimalField(max_digits=14, decimal_places=6, null=True)
+    calls_used = models.PositiveIntegerField(default=0)
+    cost_used = models.DecimalField(max_digits=14, decimal_places=6, default=0)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     started_at = models.DateTimeField(null=True)
@@ -59,7 +70,7 @@ class MiningRun(models.Model):
             models.CheckConstraint(condition=Q(state__in=RunState.values), name="mining_run_state_known"),
             models.UniqueConstraint(
                 fields=["task"],
-                condition=Q(state__in=[RunState.QUEUED, RunState.RUNNING]),
+                condition=Q(state__in=OPEN_STATES),
                 name="mining_run_one_open",
                 violation_error_message=_("A mining run of this task is already under way."),
             ),
@@ -106,6 +117,8 @@ class MicroRule(models.Model):
     text = models.TextField(blank=True)
     rationale = models.TextField(blank=True)
     error = models.CharField(max_length=300, blank=True)
+    # What a person should look at: rules.mining.deidentify.Flag as JSON.
+    flags = models.JSONField(default=list)
     call = models.ForeignKey("pld_app.ModelCall", models.PROTECT, null=True, related_name="+")
     cluster = models.ForeignKey(Cluster, models.SET_NULL, null=True, related_name="members")
 

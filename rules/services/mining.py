@@ -13,7 +13,7 @@ from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
 from pld_app.model_edge import BudgetExhausted, EndpointMisconfigured, ModelUnavailable
 from pld_app.models import Job, JobState, User
 from rules.exceptions import InvalidTransition
-from rules.models import MiningRun, MiningStage, RunState, Split, Task
+from rules.models import OPEN_STATES, MiningRun, MiningStage, RunState, Split, Task
 from rules.schemas import MiningParameters
 from rules.services.mining_run import Cancelled, RunContext, SliceOver, run_finish
 from rules.transitions import mining_run_move
@@ -43,7 +43,7 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
     task = Task.objects.select_for_update(of=("self",)).select_related("teacher", "embedder").get(pk=task.pk)
     if not task.traces.filter(split=Split.TRAIN).exists():
         raise InvalidInput("There are no train traces to mine. Import a trace file first.")
-    if task.mining_runs.filter(state__in=[RunState.QUEUED, RunState.RUNNING]).exists():
+    if task.mining_runs.filter(state__in=OPEN_STATES).exists():
         raise InvalidTransition("A mining run of this task is under way. Wait for it or cancel it.")
     number = 1 + (task.mining_runs.aggregate(last=Max("number"))["last"] or 0)
     run = MiningRun(
