@@ -36,10 +36,24 @@ class StubRequest:
     body: Json
 
     @property
+    def messages(self) -> list[Json]:
+        """The messages of a chat question in either API."""
+        asked = self.body.get("messages", self.body.get("input", []))
+        return [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else []
+
+    @property
+    def schema(self) -> Json | None:
+        """The JSON Schema the reply is held to, in either API."""
+        if self.path.endswith("/responses"):
+            found: Json | None = self.body.get("text", {}).get("format", {}).get("schema")
+            return found
+        return (self.body.get("response_format") or {}).get("json_schema", {}).get("schema")
+
+    @property
     def text(self) -> str:
         """All message contents (or inputs) joined by line breaks."""
-        if "messages" in self.body:
-            return "\n".join(str(message.get("content", "")) for message in self.body["messages"])
+        if self.messages:
+            return "\n".join(str(message.get("content", "")) for message in self.messages)
         inputs = self.body.get("input", [])
         return inputs if isinstance(inputs, str) else "\n".join(map(str, inputs))
 
@@ -128,6 +142,25 @@ def completion(content: str | None, *, finish: str = "stop", **message: object) 
     return {"id": "stub", "object": "chat.completion", "model": "stub-1", "choices": [choice], "usage": usage}
 
 
+def response(content: str, *, status: str = "completed", reason: str | None = None, **part: object) -> Json:
+    """A body of the Responses API around the content; reasoning comes first, as from the models that think."""
+    parts = [{"type": "output_text", "text": content, "annotations": []} | part]
+    output = [
+        {"type": "reasoning", "id": "rs", "summary": []},
+        {"type": "message", "role": "assistant", "status": status, "content": parts},
+    ]
+    return {
+        "id": "stub",
+        "object": "response",
+        "model": "stub-1",
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": reason} if reason else None,
+        "output": output,
+        "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120},
+    }
+
+
 def good_reply(request: StubRequest) -> Plan:
     """A valid answer: JSON for the request's schema, words without one, vectors for inputs."""
     if request.path.endswith("/embeddings"):
@@ -136,11 +169,12 @@ def good_reply(request: StubRequest) -> Plan:
         data = [{"object": "embedding", "index": i, "embedding": embedding(t)} for i, t in enumerate(inputs)]
         usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
         return Plan({"object": "list", "data": data, "model": "stub-1", "usage": usage})
-    asked = request.body.get("response_format") or {}
-    schema = asked.get("json_schema", {}).get("schema")
-    if schema is not None:
-        return Plan(completion(json.dumps(minimal_value(schema, seed=request.text))))
-    return Plan(completion("{}" if asked else f"Stub answer {_digest(request.text):x}"))
+    asked = request.body.get("response_format") or request.body.get("text")
+    if request.schema is not None:
+        content = json.dumps(minimal_value(request.schema, seed=request.text))
+    else:
+        content = "{}" if asked else f"Stub answer {_digest(request.text):x}"
+    return Plan(response(content) if request.path.endswith("/responses") else completion(content))
 
 
 def _error(status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None) -> Plan:

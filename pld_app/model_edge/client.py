@@ -115,6 +115,12 @@ class EndpointClient:
             http_client=http,
         )
 
+    @property
+    def _path(self) -> str:
+        if self._endpoint.kind == "embedding":
+            return "/embeddings"
+        return "/responses" if self._endpoint.api == "responses" else "/chat/completions"
+
     async def aclose(self) -> None:
         await self._sdk.close()
 
@@ -197,8 +203,7 @@ class EndpointClient:
         `post` is the SDK's door for bodies built by the caller: `create` would spend a fifth of a call's CPU time on
         copying the messages through its types, which matters with 32 calls at a time.
         """
-        path = "/embeddings" if self._endpoint.kind == "embedding" else "/chat/completions"
-        response = await self._sdk.post(path, cast_to=httpx2.Response, body=body)
+        response = await self._sdk.post(self._path, cast_to=httpx2.Response, body=body)
         return response.content
 
     def _failure(self, error: Exception) -> Attempt:

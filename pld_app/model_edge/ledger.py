@@ -30,6 +30,7 @@ from pld_app.model_edge.types import (
     Secret,
     StructuredOutput,
     Vectors,
+    WireApi,
     estimated_output_tokens,
     estimated_prompt_tokens,
     request_hash,
@@ -103,6 +104,7 @@ def endpoint_config(endpoint: ModelEndpoint) -> EndpointConfig:
         model=endpoint.model,
         api_key=_key_of(endpoint),
         kind="embedding" if endpoint.kind == EndpointKind.EMBEDDING else "chat",
+        api=cast("WireApi", endpoint.api),
         concurrency=endpoint.concurrency,
         requests_per_minute=endpoint.requests_per_minute,
         tokens_per_minute=endpoint.tokens_per_minute,
@@ -175,10 +177,13 @@ class _Pending:
 
 
 class _LedgerRun:
-    def __init__(self, endpoint: ModelEndpoint, config: EndpointConfig, *, scope: str, budget: Budget) -> None:
+    def __init__(
+        self, endpoint: ModelEndpoint, config: EndpointConfig, *, scope: str, run: str, budget: Budget
+    ) -> None:
         self.endpoint = endpoint
         self.config = config
         self.scope = scope
+        self.name = run[:120]
         self.budget = budget
         self.known: dict[str, ModelCall] = {}
         self.pending: dict[int, _Pending] = {}  # by identity of the request, which the reply brings back
@@ -263,6 +268,7 @@ class _LedgerRun:
         return ModelCall(
             endpoint=self.endpoint,
             scope=self.scope,
+            run=self.name,
             purpose=reply.request.purpose[:40],
             subject=reply.request.key[:80],
             request_hash=digest,
@@ -326,6 +332,7 @@ def recorded_calls(
     scope: str,
     should_stop: Callable[[], bool],
     budget: Budget | None = None,
+    run: str = "",
 ) -> Generator[RecordedCall]:
     """Answer each request from the ledger if it holds an answer for (scope, request), else call and record.
 
@@ -333,24 +340,25 @@ def recorded_calls(
     killed process repeats at most `endpoint.concurrency` calls. Failed calls are recorded, count for nothing later
     and may be tried again. Requests are read in batches of 200, each looked up with one query; equal requests in one
     stream make one call. A stop leaves requests without a reply; calls not yet sent come back as cancelled with
-    `call_id` None. Call it outside any transaction.
+    `call_id` None. `run` names who pays, for the ledger's pages. Call it outside any transaction.
 
     After the replies still owed it raises BudgetExhausted (the next call could exceed the budget) or ModelUnavailable
     (the endpoint cannot be used now; `retry_after_s` says when to come back). Raises EndpointMisconfigured at once
     for an inactive endpoint, a missing key or an address that is not allowed.
     """
-    run = _LedgerRun(endpoint, endpoint_config(endpoint), scope=scope, budget=budget or LocalBudget())
+    config = endpoint_config(endpoint)
+    work = _LedgerRun(endpoint, config, scope=scope, run=run, budget=budget or LocalBudget())
     over_budget: BudgetExhausted | None = None
-    with CallStream(run.config, should_stop=should_stop) as stream:
+    with CallStream(work.config, should_stop=should_stop) as stream:
         try:
             for batch in batched(requests, LOOKUP_BATCH):
-                yield from _answered_or_called(run, stream, batch)
-                if not (run.may_continue and stream.still_open()):
+                yield from _answered_or_called(work, stream, batch)
+                if not (work.may_continue and stream.still_open()):
                     break
         except BudgetExhausted as error:
             over_budget = error
-        yield from run.record_all(stream.drain())
-        log.info("model_calls.ended", endpoint=endpoint.slug, made=run.made, reused=run.reused, failed=run.failed)
+        yield from work.record_all(stream.drain())
+        log.info("model_calls.ended", endpoint=endpoint.slug, made=work.made, reused=work.reused, failed=work.failed)
         if over_budget is not None:
             raise over_budget
         if stream.unavailable is not None:

@@ -63,8 +63,9 @@ def malformed(reason: str, raw: str = "", status: int | None = 200) -> Attempt:
     return Attempt(outcome=Outcome.MALFORMED, error=f"The reply cannot be used: {reason}.", raw=raw, status=status)
 
 
-def _count(usage: object, name: str) -> int | None:
-    value = usage.get(name) if isinstance(usage, Mapping) else None
+def _count(usage: object, *names: str) -> int | None:
+    found = [usage[name] for name in names if name in usage] if isinstance(usage, Mapping) else []
+    value = found[0] if found else None
     sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
     return value if sound else None
 
@@ -82,7 +83,7 @@ def _envelope(body: bytes) -> dict[str, object]:
         raise StrictJsonError("it is not UTF-8 text") from error
     if not isinstance(value, dict):
         raise StrictJsonError("it is not a JSON object")
-    if "error" in value and not ({"choices", "data"} & value.keys()):
+    if value.get("error") and not ({"choices", "data"} & value.keys()):
         raise StrictJsonError(f"the server reports an error: {_error_message(value)}")
     return value
 
@@ -110,6 +111,8 @@ def _content_failure(choice: Mapping[str, object], message: Mapping[str, object]
 
 
 def _chat_answer(value: Mapping[str, object], body: ChatBody) -> Attempt:
+    if value.get("object") == "response" or "output" in value:
+        return _responses_answer(value, body)
     choices = value.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -118,7 +121,34 @@ def _chat_answer(value: Mapping[str, object], body: ChatBody) -> Attempt:
     failure = _content_failure(choice, message)
     if failure is not None:
         return failure
-    text = message.get("content")
+    return _checked_text(message.get("content"), body)
+
+
+def _responses_answer(value: Mapping[str, object], body: ChatBody) -> Attempt:
+    """The same judgement for the Responses API: an answer is a completed response with output text."""
+    details = value.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    parts = _output_parts(value.get("output"))
+    finish = {"max_output_tokens": "length", "content_filter": "content_filter"}.get(str(reason), "stop")
+    refusal = next((part for part in parts if part.get("type") == "refusal"), {})
+    failure = _content_failure({"finish_reason": finish}, {"refusal": refusal.get("refusal")})
+    if failure is not None:
+        return failure
+    if value.get("status") != "completed":
+        return malformed(f"the response is {str(value.get('status'))[:40]}, not completed")
+    texts = [str(part.get("text", "")) for part in parts if part.get("type") == "output_text"]
+    return _checked_text("".join(texts), body)
+
+
+def _output_parts(output: object) -> list[Mapping[str, object]]:
+    """The content parts of the messages among a response's output items; reasoning and the like are left out."""
+    items = output if isinstance(output, list) else []
+    messages = [item for item in items if isinstance(item, Mapping) and item.get("type") == "message"]
+    contents = [content for item in messages if isinstance(content := item.get("content"), list)]
+    return [part for content in contents for part in content if isinstance(part, Mapping)]
+
+
+def _checked_text(text: object, body: ChatBody) -> Attempt:
     if not isinstance(text, str) or not text.strip():
         return malformed("the answer is empty")
     check_storable(text)
@@ -175,8 +205,9 @@ def read_success(content: bytes, body: ChatBody | EmbeddingBody, secret: Secret)
         answer,
         status=200,
         model_returned=readable(str(model or "").encode("utf-8", "replace"), secret)[:_MODEL_CHARS],
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
+        # The Responses API counts under other names.
+        prompt_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        completion_tokens=_count(usage, "completion_tokens", "output_tokens"),
         raw="" if answer.vectors is not None else raw,
     )
 

@@ -43,6 +43,7 @@ class Secret:
 
 
 EndpointKind = Literal["chat", "embedding"]
+WireApi = Literal["chat", "responses"]
 StructuredOutput = Literal["json_schema", "json_object", "none"]
 
 
@@ -59,6 +60,7 @@ class EndpointConfig:
     model: str
     api_key: Secret
     kind: EndpointKind = "chat"
+    api: WireApi = "chat"
     concurrency: int = 8
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -153,6 +155,25 @@ class CallReply:
         return self.outcome is Outcome.OK
 
 
+# Providers that hold a model to a schema refuse or ignore these; whoever asked checks the reply against all of it.
+_NOT_ENFORCED = frozenset({"minLength", "maxLength", "minItems", "maxItems", "title", "default"})
+
+
+def _enforceable(schema: object) -> object:
+    """The schema without the keywords that strict modes do not know; property names are no keywords."""
+    if isinstance(schema, list):
+        return [_enforceable(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: {name: _enforceable(one) for name, one in value.items()}
+        if key in {"properties", "$defs"}
+        else _enforceable(value)
+        for key, value in schema.items()
+        if key not in _NOT_ENFORCED
+    }
+
+
 def _messages(endpoint: EndpointConfig, body: ChatBody) -> list[dict[str, str]]:
     messages = [{"role": m.role, "content": m.content} for m in body.messages]
     if body.schema is not None and endpoint.structured_output != "json_schema":
@@ -168,15 +189,19 @@ def _response_format(endpoint: EndpointConfig, body: ChatBody) -> dict[str, obje
         return None
     if endpoint.structured_output == "json_object":
         return {"type": "json_object"}
-    schema = {"name": body.schema_name or "reply", "schema": dict(body.schema), "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
+    schema = {"name": body.schema_name or "reply", "schema": _enforceable(body.schema), "strict": True}
+    # The same words, one level flatter in the newer API.
+    return {"type": "json_schema", **(schema if endpoint.api == "responses" else {"json_schema": schema})}
 
 
 def _output_limit(endpoint: EndpointConfig, body: ChatBody) -> dict[str, object]:
+    limit = min(body.max_tokens or endpoint.max_output_tokens, endpoint.max_output_tokens)
+    if endpoint.api == "responses":
+        return {"max_output_tokens": limit}
     # OpenAI's newer models refuse the old name; other servers mostly know only that one.
     host = urlsplit(endpoint.base_url).hostname or ""
     name = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
-    return {name: min(body.max_tokens or endpoint.max_output_tokens, endpoint.max_output_tokens)}
+    return {name: limit}
 
 
 def wire_body(endpoint: EndpointConfig, request: CallRequest) -> dict[str, object]:
@@ -184,17 +209,20 @@ def wire_body(endpoint: EndpointConfig, request: CallRequest) -> dict[str, objec
     body = request.body
     if isinstance(body, EmbeddingBody):
         return {"model": endpoint.model, "input": list(body.inputs), "encoding_format": "float"}
-    optional = {
-        "response_format": _response_format(endpoint, body),
-        "temperature": body.temperature,
-        "seed": body.seed,
-    }
-    return {
-        "model": endpoint.model,
-        "messages": _messages(endpoint, body),
-        **_output_limit(endpoint, body),
-        **{name: value for name, value in optional.items() if value is not None},
-    }
+    return {"model": endpoint.model, **_output_limit(endpoint, body), **_question(endpoint, body)}
+
+
+def _question(endpoint: EndpointConfig, body: ChatBody) -> dict[str, object]:
+    messages, form = _messages(endpoint, body), _response_format(endpoint, body)
+    optional: dict[str, object | None] = {"temperature": body.temperature}
+    if endpoint.api == "responses":
+        # Nothing of a customer's text is to be kept at the provider; this API knows no seed.
+        return _given(optional | {"text": {"format": form} if form else None}) | {"input": messages, "store": False}
+    return _given(optional | {"response_format": form, "seed": body.seed}) | {"messages": messages}
+
+
+def _given(optional: Mapping[str, object | None]) -> dict[str, object]:
+    return {name: value for name, value in optional.items() if value is not None}
 
 
 def request_hash(endpoint: EndpointConfig, request: CallRequest) -> str:

@@ -23,6 +23,7 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
             "name",
             "slug",
             "kind",
+            "api",
             "base_url",
             "model",
             "api_key_env",
