@@ -1,5 +1,6 @@
 """Rows of the review: from the imported trace to the published release."""
 
+from rules.models.findings import Conflict, ConflictExample, ConflictKind, MatchKind, RunMatch, Suspect
 from rules.models.instructions import (
     Decision,
     DecisionKind,
@@ -22,6 +23,9 @@ __all__ = [
     "OPEN_STATES",
     "ChannelName",
     "Cluster",
+    "Conflict",
+    "ConflictExample",
+    "ConflictKind",
     "Decision",
     "DecisionKind",
     "Evidence",
@@ -31,6 +35,7 @@ __all__ = [
     "Instruction",
     "InstructionOrigin",
     "InstructionStatus",
+    "MatchKind",
     "Meaning",
     "MicroRule",
     "MicroRuleOrigin",
@@ -45,9 +50,11 @@ __all__ = [
     "Ruleset",
     "RulesetItem",
     "RulesetStatus",
+    "RunMatch",
     "RunState",
     "Signature",
     "Split",
+    "Suspect",
     "Task",
     "Trace",
     "TraceImport",

@@ -33,6 +33,8 @@ class Waiting(models.TextChoices):
 class InstructionOrigin(models.TextChoices):
     EXTRACTIVE = "extractive", _("Extractive draft")
     TEACHER = "teacher", _("Written by the teacher")
+    # Extractive as well: of micro-rules that the instruction of their cluster leaves uncited.
+    UNCOVERED = "uncovered", _("Draft of what was left out")
 
 
 class DecisionKind(models.TextChoices):
