@@ -121,6 +121,9 @@ class MicroRule(models.Model):
     flags = models.JSONField(default=list)
     call = models.ForeignKey("pld_app.ModelCall", models.PROTECT, null=True, related_name="+")
     cluster = models.ForeignKey(Cluster, models.SET_NULL, null=True, related_name="members")
+    # Where the map draws it, from -1 to 1; empty where a big run draws only a sample.
+    map_x = models.FloatField(null=True)
+    map_y = models.FloatField(null=True)
 
     class Meta:
         ordering = ("pk",)
