@@ -155,7 +155,11 @@ def _examples_answer(run: EvaluationRun, lease: Lease) -> None:
     unanswered: list[RecordedCall] = []
     try:
         for recorded in recorded_calls(
-            run.student, _requests(run, open_ids), scope=run.call_scope, should_stop=stop.should_stop
+            run.student,
+            _requests(run, open_ids),
+            scope=run.call_scope,
+            should_stop=stop.should_stop,
+            run=str(run),
         ):
             if _is_reply(recorded):
                 writer.add(_prediction(run, recorded))

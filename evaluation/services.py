@@ -17,7 +17,7 @@ from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.jobs import job_enqueue
-from pld_app.model_edge.ledger import calls_estimate
+from pld_app.model_edge.estimate import calls_estimate
 from pld_app.models import EndpointKind, Job, JobState, ModelEndpoint, Role, User
 from rules.exceptions import InvalidTransition
 from rules.models import Release, Ruleset, RulesetStatus, RunState, Split, Task, Trace

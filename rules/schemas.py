@@ -1,5 +1,6 @@
 """What crosses an edge: rows of trace files and replies of the teacher."""
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -34,10 +35,14 @@ class TraceRow(BaseModel):
 
 
 class ExtractionReply(BaseModel):
-    """The teacher's answer for one trace: why the gold label holds, then one de-identified rule."""
+    """The teacher's answer for one trace: why the gold label holds, then one de-identified rule.
+
+    `item` repeats the question's own mark, so that an answer to another question is found out.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    item: Annotated[str, StringConstraints(max_length=40)]
     rationale: Annotated[str, StringConstraints(min_length=1, max_length=8000)]
     instruction: Annotated[str, StringConstraints(min_length=1, max_length=MAX_INSTRUCTION_CHARS)]
 
@@ -51,8 +56,58 @@ class SynthesisReply(BaseModel):
     cited: Annotated[list[int], Field(min_length=1, max_length=200)]
 
 
+class StageEstimate(BaseModel):
+    """What one stage of a run may ask of an endpoint. `is_bound`: the calls are not known yet, only their most."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    endpoint: str
+    requests: Annotated[int, Field(ge=0)]
+    recorded: Annotated[int, Field(ge=0)]
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    output_tokens: Annotated[int, Field(ge=0)]
+    cost: Decimal
+    is_bound: bool = False
+
+    @property
+    def calls(self) -> int:
+        return self.requests - self.recorded
+
+
+class RunEstimate(BaseModel):
+    """What a run may come to before it has begun: replies at full length, no retries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: tuple[StageEstimate, ...] = ()
+
+    @property
+    def calls(self) -> int:
+        return sum(stage.calls for stage in self.stages)
+
+    @property
+    def recorded(self) -> int:
+        return sum(stage.recorded for stage in self.stages)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(stage.prompt_tokens for stage in self.stages)
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(stage.output_tokens for stage in self.stages)
+
+    @property
+    def cost(self) -> Decimal:
+        return sum((stage.cost for stage in self.stages), Decimal(0))
+
+
 class MiningParameters(BaseModel):
-    """How a run clusters and drafts; stored with the run. `resolution` None: chosen by stability."""
+    """How a run clusters and drafts; stored with the run. `resolution` None: chosen by stability.
+
+    `compare_dbscan`: also compute the paper's DBSCAN on the same vectors, for the report alone.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,5 +116,8 @@ class MiningParameters(BaseModel):
     resolution: Annotated[float, Field(gt=0, le=50)] | None = None
     eps: Annotated[float, Field(gt=0, lt=2)] = 0.4
     min_samples: Annotated[int, Field(ge=1, le=100)] = 6
+    compare_dbscan: bool = True
     max_conditions: Annotated[int, Field(ge=0, le=10)] = 3
+    # Clusters of fewer micro-rules are shown as small groups; of the others no condition may be left out.
+    min_group: Annotated[int, Field(ge=1, le=100)] = 3
     seed: int = 0

@@ -161,6 +161,21 @@ def response(content: str, *, status: str = "completed", reason: str | None = No
     }
 
 
+def _marks(request: StubRequest) -> Json:
+    """The item mark of the question, where it has one: a good reply repeats it."""
+    with suppress(ValueError, IndexError):
+        data = json.loads(request.messages[-1]["content"])
+        if isinstance(data, dict) and "item" in data and "item" in (request.schema or {}).get("properties", {}):
+            return {"item": data["item"]}
+    return {}
+
+
+def _other_item(request: StubRequest) -> Plan:
+    """A reply that fits its schema and answers another question: what a server that mixes up its replies sends."""
+    value = minimal_value(request.schema or {}, seed="another") | {"item": "000000000000"}
+    return Plan(completion(json.dumps(value)))
+
+
 def good_reply(request: StubRequest) -> Plan:
     """A valid answer: JSON for the request's schema, words without one, vectors for inputs."""
     if request.path.endswith("/embeddings"):
@@ -171,7 +186,7 @@ def good_reply(request: StubRequest) -> Plan:
         return Plan({"object": "list", "data": data, "model": "stub-1", "usage": usage})
     asked = request.body.get("response_format") or request.body.get("text")
     if request.schema is not None:
-        content = json.dumps(minimal_value(request.schema, seed=request.text))
+        content = json.dumps(minimal_value(request.schema, seed=request.text) | _marks(request))
     else:
         content = "{}" if asked else f"Stub answer {_digest(request.text):x}"
     return Plan(response(content) if request.path.endswith("/responses") else completion(content))
@@ -205,6 +220,8 @@ BEHAVIOURS: dict[str, Callable[[StubRequest, str], Plan]] = {
     "garbage": lambda *_: Plan('{"choices": [{"mess'),
     "not-utf8": lambda *_: Plan(b'{"choices": "\xff\xfe"}'),
     "wrong-shape": lambda *_: Plan({"answer": "42"}),
+    "wrong-schema": lambda *_: Plan(completion('{"rule": "If x, then y.", "why": "because"}')),
+    "other-item": lambda request, _: _other_item(request),
     "error-200": lambda *_: Plan({"error": {"message": "model is loading"}}),
     "no-choices": lambda *_: Plan(completion("x") | {"choices": []}),
     "empty": lambda *_: Plan(completion("")),

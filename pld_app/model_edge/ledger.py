@@ -93,8 +93,11 @@ def _key_of(endpoint: ModelEndpoint) -> Secret:
     return Secret(value)
 
 
-def endpoint_config(endpoint: ModelEndpoint) -> EndpointConfig:
-    """The row with its key from the environment. Raises EndpointMisconfigured if it is inactive or has no key."""
+def endpoint_config(endpoint: ModelEndpoint, *, with_key: bool = True) -> EndpointConfig:
+    """The row with its key from the environment. Raises EndpointMisconfigured if it is inactive or has no key.
+
+    `with_key` False is for what sends nothing: only the workers need to have the key.
+    """
     if not endpoint.is_active:
         raise EndpointMisconfigured(_("%(name)s is switched off.") % {"name": endpoint.name})
     host = urlsplit(endpoint.base_url).hostname or ""
@@ -102,7 +105,7 @@ def endpoint_config(endpoint: ModelEndpoint) -> EndpointConfig:
         name=endpoint.slug,
         base_url=endpoint.base_url,
         model=endpoint.model,
-        api_key=_key_of(endpoint),
+        api_key=_key_of(endpoint) if with_key else Secret(""),
         kind="embedding" if endpoint.kind == EndpointKind.EMBEDDING else "chat",
         api=cast("WireApi", endpoint.api),
         concurrency=endpoint.concurrency,
@@ -137,7 +140,8 @@ def _prompt_sha256(request: CallRequest) -> str:
     return sha256_hex(first) if first else ""
 
 
-def _recalled(scope: str, hashes: Sequence[str]) -> dict[str, ModelCall]:
+def recalled(scope: str, hashes: Sequence[str]) -> dict[str, ModelCall]:
+    """The recorded answers among these request hashes."""
     rows = ModelCall.objects.filter(scope=scope, request_hash__in=hashes, outcome=ModelCall.OK).defer("raw_reply")
     return {row.request_hash: row for row in rows}
 
@@ -193,7 +197,7 @@ class _LedgerRun:
 
     def recall(self, hashes: Sequence[str]) -> None:
         """Load the recorded answers of the next batch, in one query."""
-        self.known = _recalled(self.scope, hashes)
+        self.known = recalled(self.scope, hashes)
 
     def worst_case(self, request: CallRequest) -> Decimal:
         tokens = estimated_prompt_tokens(request), estimated_output_tokens(self.config, request)
@@ -363,36 +367,3 @@ def recorded_calls(
             raise over_budget
         if stream.unavailable is not None:
             raise stream.unavailable
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallsEstimate:
-    """Before a run: how many requests the ledger answers, and the most the others can come to without retries."""
-
-    requests: int
-    recorded: int
-    prompt_tokens: int
-    output_tokens: int
-    cost: Decimal
-
-    @property
-    def calls(self) -> int:
-        return self.requests - self.recorded
-
-
-def calls_estimate(endpoint: ModelEndpoint, requests: Iterable[CallRequest], *, scope: str) -> CallsEstimate:
-    """Count the calls, tokens (three bytes each, replies at full length) and money a run would take; sends nothing."""
-    config = endpoint_config(endpoint)
-    total = recorded = prompt = output = 0
-    seen: set[str] = set()
-    for batch in batched(requests, LOOKUP_BATCH):
-        by_hash = {request_hash(config, request): request for request in batch}
-        known = _recalled(scope, list(by_hash)).keys() | seen
-        new = {digest: request for digest, request in by_hash.items() if digest not in known}
-        seen |= new.keys()
-        total += len(batch)
-        recorded += len(batch) - len(new)
-        prompt += sum(map(estimated_prompt_tokens, new.values()))
-        output += sum(estimated_output_tokens(config, request) for request in new.values())
-    cost = price(endpoint, prompt_tokens=prompt, completion_tokens=output)
-    return CallsEstimate(requests=total, recorded=recorded, prompt_tokens=prompt, output_tokens=output, cost=cost)

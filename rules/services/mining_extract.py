@@ -1,21 +1,27 @@
 """Stage 1: one micro-rule for each train trace, imported with it or extracted by the teacher."""
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from pydantic import ValidationError
 
+from pld_app.jobs import LeaseLost
 from pld_app.model_edge import CallRequest, Outcome
-from pld_app.model_edge.ledger import RecordedCall, recorded_calls
-from rules.models import MicroRule, MicroRuleOrigin, MiningRun, Split, Trace
-from rules.prompts import extraction_request
+from pld_app.model_edge.ledger import RecordedCall
+from rules.models import MicroRule, MicroRuleOrigin, MiningRun, Split, Task, Trace
+from rules.prompts import extraction_request, item_mark
 from rules.schemas import ExtractionReply
 from rules.services.mining_run import RunContext
 
 BATCH = 1000
 # Ways to fail that say something about the moment, not about the trace.
 _MAY_PASS = frozenset({Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.HTTP_ERROR})
+FLUSH_ROWS = 200
+FLUSH_S = 0.5
+OTHER_ITEM = "The teacher's reply is to another question: it does not repeat this one's mark."
 NO_TEACHER = "The trace has no instruction and the task no teacher endpoint to write one."
 
 
@@ -69,35 +75,79 @@ def _extracted_write(context: RunContext, total: int) -> None:
     run = context.run
     assert run.teacher is not None
     left = {str(trace.pk): trace for trace in _traces_left(run)}
-    done = total - len(left)
     unanswered: list[RecordedCall] = []
-    calls = recorded_calls(run.teacher, _requests(run, left), scope=context.call_scope, should_stop=context.should_stop)
-    for recorded in calls:
-        if recorded.outcome is Outcome.CANCELLED:
-            continue
-        if recorded.outcome in _MAY_PASS:
-            # Judged at the end: if the endpoint turns out to be down, these are asked again when it is back.
-            unanswered.append(recorded)
-            continue
-        _rule_write(context, left[recorded.request.key], recorded)
-        done += 1
-        context.progress(done, total)
-    context.check_going_on()
-    for recorded in unanswered:
-        _rule_write(context, left[recorded.request.key], recorded)
+    with _writer(context, done=total - len(left), total=total) as write:
+        for recorded in context.calls(run.teacher, _requests(run, left)):
+            write.flush_if_due()
+            if recorded.outcome in _MAY_PASS:
+                # Judged at the end: if the endpoint turns out to be down, these are asked again when it is back.
+                unanswered.append(recorded)
+            elif recorded.outcome is not Outcome.CANCELLED:
+                write.add(_extracted(run, left[recorded.request.key], recorded))
+        context.check_going_on()
+        for recorded in unanswered:
+            write.add(_extracted(run, left[recorded.request.key], recorded))
 
 
-def _rule_write(context: RunContext, trace: Trace, recorded: RecordedCall) -> None:
-    with transaction.atomic():
-        context.check_lease()
-        _extracted(context.run, trace, recorded).save()
+class _Writer:
+    """Writes micro-rules in small batches: one transaction a call would cost more than the calls do.
+
+    What a kill takes from the buffer is in the ledger and is not asked again. Failures are written at once, since the
+    ledger would ask them again.
+    """
+
+    def __init__(self, context: RunContext, *, done: int, total: int) -> None:
+        self.context = context
+        self.done = done
+        self.total = total
+        self._rows: list[MicroRule] = []
+        self._flushed_at = time.monotonic()
+
+    def add(self, rule: MicroRule) -> None:
+        self._rows.append(rule)
+        if rule.origin == MicroRuleOrigin.FAILED:
+            self.flush()
+        else:
+            self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        if len(self._rows) >= FLUSH_ROWS or time.monotonic() - self._flushed_at > FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        self._flushed_at = time.monotonic()
+        if not self._rows:
+            return
+        rows, self._rows = self._rows, []
+        with transaction.atomic():
+            self.context.check_lease()
+            # A worker that lost its lease a moment ago may have written some of them: the same answers of the ledger.
+            MicroRule.objects.bulk_create(rows, ignore_conflicts=True)
+        self.done += len(rows)
+        self.context.progress(self.done, self.total)
+
+
+@contextmanager
+def _writer(context: RunContext, *, done: int, total: int) -> Iterator[_Writer]:
+    """A writer whose last rows are written however the block ends, unless another worker has taken over."""
+    writer = _Writer(context, done=done, total=total)
+    try:
+        yield writer
+    finally:
+        with suppress(LeaseLost):
+            writer.flush()
 
 
 def _requests(run: MiningRun, traces: dict[str, Trace]) -> Iterator[CallRequest]:
-    for key, trace in traces.items():
-        yield extraction_request(
-            key=key, task=run.task.preamble, labels=run.task.labels, example=trace.input, label=trace.label
-        )
+    for trace in traces.values():
+        yield trace_request(run.task, trace)
+
+
+def trace_request(task: Task, trace: Trace) -> CallRequest:
+    """What the teacher is asked about one trace."""
+    return extraction_request(
+        key=str(trace.pk), task=task.preamble, labels=task.labels, example=trace.input, label=trace.label
+    )
 
 
 def _extracted(run: MiningRun, trace: Trace, recorded: RecordedCall) -> MicroRule:
@@ -110,6 +160,9 @@ def _extracted(run: MiningRun, trace: Trace, recorded: RecordedCall) -> MicroRul
     except ValidationError as error:
         rule.origin = MicroRuleOrigin.FAILED
         rule.error = f"The teacher's reply does not fit: {error.errors(include_url=False)[0]['msg']}"[:300]
+        return rule
+    if reply.item != item_mark(trace.input, trace.label):
+        rule.origin, rule.error = MicroRuleOrigin.FAILED, OTHER_ITEM
         return rule
     rule.text, rule.rationale = reply.instruction.strip(), reply.rationale
     return rule

@@ -1,5 +1,7 @@
 """What the stages of a run share: its lease, its progress and its end."""
 
+import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -7,9 +9,13 @@ from django.utils import timezone
 
 from pld_app.audit import Json, audit_record
 from pld_app.jobs import Lease
+from pld_app.model_edge import CallRequest
+from pld_app.model_edge.ledger import RecordedCall, recorded_calls
+from pld_app.models import ModelEndpoint
 from rules.models import MiningRun, MiningStage, RunState
 from rules.prompts import VERSION
 from rules.schemas import MiningParameters
+from rules.services.mining_budget import RunBudget
 from rules.transitions import mining_run_move
 
 if TYPE_CHECKING:
@@ -17,6 +23,10 @@ if TYPE_CHECKING:
     from rules.services.mining_vectors import Mined
 
 LOCAL_EMBEDDING = "TF-IDF and truncated SVD, 64 dimensions, computed here"
+# Mining asks each question once for all runs, so its calls share one scope of the ledger.
+CALL_SCOPE = ""
+# However fast the calls are, the database is asked a few times a second whether to stop.
+ASK_STOP_S = 0.2
 
 
 class Cancelled(Exception):
@@ -35,6 +45,7 @@ class RunContext:
         self.lease = lease
         self.parameters = MiningParameters.model_validate(run.parameters)
         self.mined: Mined | None = None
+        self._asked_at = 0.0
 
     def check_lease(self) -> None:
         if self.lease is not None:
@@ -48,12 +59,18 @@ class RunContext:
         """Whether to make no further model call: cancelled, lease lost, or the time slice is over."""
         if self.lease is not None and (self.lease.lost.is_set() or self.lease.slice_over):
             return True
+        if time.monotonic() - self._asked_at < ASK_STOP_S:
+            return False
+        self._asked_at = time.monotonic()
+        return self._is_cancelled()
+
+    def _is_cancelled(self) -> bool:
         return MiningRun.objects.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists()
 
     def check_cancelled(self) -> None:
         """Raise Cancelled when a person asked for it, LeaseLost when another worker took over."""
         self.check_lease()
-        if MiningRun.objects.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists():
+        if self._is_cancelled():
             raise Cancelled
 
     def check_going_on(self) -> None:
@@ -75,10 +92,16 @@ class RunContext:
         if self.lease is not None:
             self.lease.progressed()
 
-    @property
-    def call_scope(self) -> str:
-        """Mining asks each question once for all runs, so its calls share one scope."""
-        return ""
+    def calls(self, endpoint: ModelEndpoint, requests: Iterable[CallRequest]) -> Iterator[RecordedCall]:
+        """Answers from the ledger, or by calls within the run's budget. Raises as `recorded_calls` does."""
+        return recorded_calls(
+            endpoint,
+            requests,
+            scope=CALL_SCOPE,
+            should_stop=self.should_stop,
+            budget=RunBudget(self.run.pk),
+            run=str(self.run),
+        )
 
     def provenance(self) -> dict[str, object]:
         """Where a candidate of this run came from, the same for all of them."""

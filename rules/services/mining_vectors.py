@@ -8,7 +8,6 @@ import numpy as np
 
 from pld_app.errors import InvalidInput
 from pld_app.model_edge import CallRequest, EmbeddingBody, Outcome
-from pld_app.model_edge.ledger import recorded_calls
 from rules.mining.arrays import FloatArray
 from rules.mining.vectors import centre, embed_tfidf
 from rules.models import MicroRule, MicroRuleOrigin
@@ -64,7 +63,7 @@ def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
     assert embedder is not None
     requests = list(_embedding_requests(texts))
     blocks: dict[str, FloatArray] = {}
-    for recorded in recorded_calls(embedder, requests, scope=context.call_scope, should_stop=context.should_stop):
+    for recorded in context.calls(embedder, requests):
         if recorded.outcome is Outcome.CANCELLED:
             continue
         if recorded.vectors is None:

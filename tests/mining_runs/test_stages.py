@@ -174,7 +174,7 @@ class Teacher:
         else:
             self.purposes.append("extract")
             text = f"If {data['input']['clause']} then label {data['correct_label']}."
-            reply = {"rationale": "The clause says so.", "instruction": text}
+            reply = {"item": data["item"], "rationale": "The clause says so.", "instruction": text}
         return Plan(completion(json.dumps(reply)))
 
 

@@ -27,9 +27,9 @@ from pld_app.model_edge import (
     request_hash,
 )
 from pld_app.model_edge.budget import LocalBudget
+from pld_app.model_edge.estimate import calls_estimate
 from pld_app.model_edge.ledger import (
     RecordedCall,
-    calls_estimate,
     endpoint_config,
     key_variable_allowed,
     recorded_calls,

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pld_app.model_edge import Outcome, request_hash
-from pld_app.model_edge.ledger import calls_estimate, recorded_calls
+from pld_app.model_edge.estimate import calls_estimate
+from pld_app.model_edge.ledger import recorded_calls
 from pld_app.models import ModelCall
 from tests.factories import make_endpoint
 from tests.model_edge.harness import chat, endpoint, never, run
