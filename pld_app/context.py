@@ -23,6 +23,7 @@ _TOP = (
     ("home", _("Tasks"), ("home", "task-new"), ()),
     ("audit", _("Audit log"), ("audit",), (Role.AUDITOR, Role.ADMIN)),
     ("endpoints", _("Endpoints"), ("endpoint",), (Role.AUDITOR, Role.ADMIN)),
+    ("ledger", _("Ledger"), ("ledger",), (Role.AUDITOR, Role.ADMIN)),
     ("accounts", _("Accounts"), ("account",), (Role.AUDITOR, Role.ADMIN)),
 )
 _TASK = (

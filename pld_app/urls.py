@@ -3,7 +3,7 @@
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
-from pld_app.views import accounts, audit, endpoints, health
+from pld_app.views import accounts, audit, endpoints, health, ledger
 
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
@@ -11,6 +11,8 @@ urlpatterns = [
     path("sign-out/", auth.LogoutView.as_view(), name="logout"),
     path("audit/", audit.event_list, name="audit"),
     path("audit/export.<str:kind>", audit.event_export, name="audit-export"),
+    path("ledger/", ledger.ledger_list, name="ledger"),
+    path("ledger/<int:pk>/", ledger.ledger_call, name="ledger-call"),
     path("accounts/", accounts.account_list, name="accounts"),
     path("accounts/new/", accounts.account_new, name="account-new"),
     path("accounts/<int:pk>/deactivate/", accounts.account_deactivate, name="account-deactivate"),

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from pld_app.audit import audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.models import AuditEvent, Domain, EndpointKind, ModelEndpoint, Role, User
+from pld_app.models import AuditEvent, Domain, EndpointKind, ModelCall, ModelEndpoint, Role, User
 from rules.models import (
     Decision,
     DecisionKind,
@@ -50,6 +50,22 @@ def make_endpoint(
     return ModelEndpoint.objects.create(
         slug=slug, name=slug, kind=kind, base_url=base_url, **({"model": "stub-1"} | fields)
     )
+
+
+def make_call(endpoint: ModelEndpoint, **fields: Any) -> ModelCall:
+    """A call the ledger holds as answered."""
+    number = next(_numbers)
+    values: dict[str, Any] = {
+        "purpose": "extract",
+        "request_hash": sha256_hex(f"call {number}"),
+        "model_requested": endpoint.model,
+        "outcome": ModelCall.OK,
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "cost": "0.004",
+        "raw_reply": '{"object": "chat.completion"}',
+    }
+    return ModelCall.objects.create(endpoint=endpoint, **(values | fields))
 
 
 def make_trace(task: Task, **fields: Any) -> Trace:

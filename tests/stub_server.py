@@ -46,8 +46,9 @@ class StubRequest:
         """The JSON Schema the reply is held to, in either API."""
         if self.path.endswith("/responses"):
             found: Json | None = self.body.get("text", {}).get("format", {}).get("schema")
-            return found
-        return (self.body.get("response_format") or {}).get("json_schema", {}).get("schema")
+        else:
+            found = (self.body.get("response_format") or {}).get("json_schema", {}).get("schema")
+        return found
 
     @property
     def text(self) -> str:

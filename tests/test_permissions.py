@@ -23,7 +23,7 @@ from rules.schemas import MiningParameters
 from rules.services.mining import mining_run_create
 from rules.services.tokens import token_create
 from tests.evaluation.scene import make_run
-from tests.factories import make_endpoint, make_evidence, make_instruction, make_trace, make_user
+from tests.factories import make_call, make_endpoint, make_evidence, make_instruction, make_trace, make_user
 from tests.publishing import steps
 
 STRANGER = "stranger"
@@ -50,6 +50,8 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "account-new": {"GET": ADMIN, "POST": ADMIN},
     "account-deactivate": {"POST": ADMIN},
     "endpoints": {"GET": WATCHERS},
+    "ledger": {"GET": WATCHERS},
+    "ledger-call": {"GET": WATCHERS},
     "endpoint-new": {"GET": ADMIN, "POST": ADMIN},
     "endpoint-edit": {"GET": ADMIN, "POST": ADMIN},
     # The student's API knows tokens only: no session opens it.
@@ -70,6 +72,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "mining-list": {"GET": ALL},
     "mining-new": {"GET": ADMIN, "POST": ADMIN},
     "mining-detail": {"GET": ALL},
+    "mining-release": {"POST": ADMIN},
     "mining-cancel": {"POST": ADMIN},
     "review-queue": {"GET": ALL},
     "instruction-detail": {"GET": ALL},
@@ -181,6 +184,7 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("", "endpoint"): "student",
         ("release", "version"): release.version,
         ("release", "kind"): "json",
+        ("ledger", "pk"): make_call(task.student, run="nda mining 1").pk,
         ("account", "pk"): make_user("other", Role.ADMIN).pk,
         ("import", "pk"): made.pk,
         ("trace", "pk"): trace.pk,

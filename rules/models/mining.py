@@ -83,6 +83,11 @@ class MiningRun(models.Model):
     def is_final(self) -> bool:
         return RunState(self.state).is_final
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether it goes on by itself, without a person."""
+        return self.state in {RunState.QUEUED, RunState.RUNNING}
+
 
 class Cluster(models.Model):
     """Micro-rules of one topic and one label that say the same."""

@@ -1,19 +1,16 @@
 """Stage 2: vectors for the micro-rules, from the embedding endpoint or computed here."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import batched
 
 import numpy as np
 
 from pld_app.errors import InvalidInput
-from pld_app.model_edge import CallRequest, EmbeddingBody, Outcome
+from pld_app.model_edge import Outcome
 from rules.mining.arrays import FloatArray
 from rules.mining.vectors import centre, embed_tfidf
 from rules.models import MicroRule, MicroRuleOrigin
+from rules.prompts import EMBED_BATCH, embedding_requests
 from rules.services.mining_run import RunContext
-
-EMBED_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
     """The vectors of `texts` in their order, EMBED_BATCH texts a block; what the ledger holds is not asked again."""
     embedder = context.run.embedder
     assert embedder is not None
-    requests = list(_embedding_requests(texts))
+    requests = list(embedding_requests(texts))
     blocks: dict[str, FloatArray] = {}
     for recorded in context.calls(embedder, requests):
         if recorded.outcome is Outcome.CANCELLED:
@@ -73,8 +70,3 @@ def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
     if len(blocks) < len(requests):
         context.check_going_on()
     return [blocks[request.key] for request in requests]
-
-
-def _embedding_requests(texts: list[str]) -> Iterator[CallRequest]:
-    for number, batch in enumerate(batched(texts, EMBED_BATCH)):
-        yield CallRequest(key=str(number), purpose="embed", body=EmbeddingBody(tuple(batch)))

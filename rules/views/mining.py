@@ -14,11 +14,12 @@ from django.views.decorators.vary import vary_on_headers
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from rules.models import MiningRun, Split
+from rules.models import MiningRun, RunState, Split
 from rules.schemas import MiningParameters
 from rules.selectors import mining as selectors
 from rules.selectors.tasks import task_get
 from rules.services import mining as services
+from rules.views.mining_budget import budget_context
 
 PER_PAGE = 25
 
@@ -72,7 +73,9 @@ def mining_new(request: UserRequest, slug: str) -> HttpResponse:
     form = MiningForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         run = services.mining_run_create(task=task, user=request.user, parameters=form.parameters())
-        messages.success(request, _("Mining has started."))
+        awaits = run.state == RunState.AWAITING
+        text = _("The run waits for its cost to be confirmed.") if awaits else _("Mining has started.")
+        messages.success(request, text)
         return redirect("mining-detail", slug=slug, pk=run.pk)
     traces = task.traces.filter(split=Split.TRAIN)
     context: dict[str, Any] = {
@@ -97,6 +100,7 @@ def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
         "run": run,
         "stages": selectors.stage_progress(run),
         "waiting": selectors.waiting_job(run),
+        **budget_context(run),
     }
     if request.htmx and not run.is_final:
         return render(request, "rules/mining_detail.html#progress", context)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pld_app.model_edge import Outcome, request_hash
+from pld_app.model_edge import CallRequest, ChatBody, Message, Outcome, request_hash
 from pld_app.model_edge.estimate import calls_estimate
 from pld_app.model_edge.ledger import recorded_calls
 from pld_app.models import ModelCall
@@ -82,11 +82,8 @@ def test_lengths_stay_out_of_the_schema_that_is_sent_and_names_stay_in() -> None
     assert sent == {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
 
 
-def _with(schema: dict[str, Any]) -> Any:
-    request = chat()
-    return type(request)(
-        key="t", purpose="test", body=type(request.body)(messages=request.body.messages, schema=schema)
-    )
+def _with(schema: dict[str, Any]) -> CallRequest:
+    return CallRequest(key="t", purpose="test", body=ChatBody(messages=(Message("user", "q"),), schema=schema))
 
 
 def test_the_two_formats_are_two_questions_to_the_ledger() -> None:
