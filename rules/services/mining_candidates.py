@@ -13,6 +13,8 @@ from pld_app.canonical import sha256_hex
 from pld_app.model_edge import CallRequest, Outcome
 from pld_app.model_edge.ledger import RecordedCall
 from pld_app.models import Domain
+from rules.mining.arrays import IntArray
+from rules.mining.coverage import LeftOut, left_out_drafts
 from rules.mining.drafts import draft_instruction, supporting_and_contradicting
 from rules.models import (
     Cluster,
@@ -20,13 +22,14 @@ from rules.models import (
     EvidenceRole,
     Instruction,
     InstructionOrigin,
-    InstructionStatus,
     Revision,
     RunState,
     Task,
 )
 from rules.prompts import synthesis_request, system_prompt_sha256
 from rules.schemas import SynthesisReply
+from rules.services.mining_findings import findings_of, findings_write
+from rules.services.mining_matches import Offer, Planned, matches_plan, matches_write, standing_supersede
 from rules.services.mining_run import RunContext, run_finish
 from rules.services.mining_vectors import mined_of
 
@@ -51,6 +54,7 @@ class Candidate:
     contradictions: int
     call: RecordedCall | None
     note: str
+    is_small: bool = False
 
 
 def syntheses_ask(context: RunContext) -> None:
@@ -109,15 +113,62 @@ class _View:
             others=[(self.labels[row], self.mined.rules[row].text) for row in others],
         )
 
-    def candidate(self, cluster: Cluster, call: RecordedCall | None) -> Candidate:
+    def candidates(self, cluster: Cluster, call: RecordedCall | None) -> list[Candidate]:
+        """The cluster's instruction, then one for each group of members it leaves out; their members do not overlap."""
         members = self.members[cluster.pk]
         text, cited, origin, note = self._text(cluster, members, call)
-        supporting, contradicting = self.evidence(cluster, MAX_EVIDENCE)
-        others = int(np.count_nonzero(self.topics == cluster.topic)) - len(members)
+        is_small = len(members) < self.context.parameters.min_group
+        left_out = [] if is_small else self._left_out(members, cited)
+        gone = {row for one in left_out for row in one.covered}
+        own = [row for row in members if row not in gone]
+        found = [self._candidate(cluster, (text, cited, own), origin, call=call, note=note, is_small=is_small)]
+        further = InstructionOrigin.UNCOVERED
+        return found + [self._candidate(cluster, (one.text, one.cited, one.covered), further) for one in left_out]
+
+    def _left_out(self, members: list[int], cited: list[int]) -> list[LeftOut]:
+        """What the cited rules leave out, in rows of the run."""
+        place_of = {row: place for place, row in enumerate(members)}
+        drafts = left_out_drafts(
+            [self.mined.rules[row].text for row in members],
+            self.mined.vectors[members],
+            [place_of[row] for row in cited],
+            labels=self.context.run.task.labels,
+            max_conditions=self.context.parameters.max_conditions,
+        )
+        return [
+            LeftOut(one.text, [members[row] for row in one.cited], [members[row] for row in one.covered])
+            for one in drafts
+        ]
+
+    def _candidate(
+        self,
+        cluster: Cluster,
+        said: tuple[str, list[int], list[int]],
+        origin: InstructionOrigin,
+        *,
+        call: RecordedCall | None = None,
+        note: str = "",
+        is_small: bool = False,
+    ) -> Candidate:
+        """`said` is its text, the rows it cites and all the rows it stands for."""
+        text, cited, members = said
+        nearest, contradicting = self.evidence(cluster, len(self.members[cluster.pk]))
+        others = int(np.count_nonzero(self.topics == cluster.topic)) - len(self.members[cluster.pk])
         # What is cited is always among the evidence, however far from the centre.
-        supporting = cited + [row for row in supporting if row not in set(cited)]
+        own = set(members) - set(cited)
+        supporting = cited + [row for row in nearest if row in own]
         return Candidate(
-            cluster, text, origin, members, cited, supporting[:MAX_EVIDENCE], contradicting, others, call, note
+            cluster,
+            text,
+            origin,
+            members,
+            cited,
+            supporting[:MAX_EVIDENCE],
+            contradicting[:MAX_EVIDENCE],
+            others,
+            call,
+            note,
+            is_small,
         )
 
     def _text(
@@ -154,47 +205,72 @@ def candidates_write(context: RunContext) -> None:
     """Write every candidate with its evidence and close the run, in one transaction."""
     calls = dict(_syntheses(context)) if context.run.teacher else {}
     view = _View(context)
-    candidates = [view.candidate(cluster, calls.get(cluster.pk)) for cluster in view.clusters]
+    candidates = [one for cluster in view.clusters for one in view.candidates(cluster, calls.get(cluster.pk))]
+    offers = [_offer(view, one) for one in candidates]
+    findings = findings_of(view.mined, _groups(view, candidates), view.topics, context.run.task.labels)
     with transaction.atomic():
         context.check_lease()
         Task.objects.select_for_update(of=("self",)).get(pk=context.run.task_id)
-        superseded = _proposed_supersede(context)
-        fresh = _without_standing(context, candidates)
-        _instructions_write(context, view, fresh)
+        plan = matches_plan(context.run.task, offers)
+        superseded = standing_supersede(plan)
+        written = _plan_write(context, view, plan, candidates)
+        counts = matches_write(context.run, plan, offers, written)
+        kept = sum(one.keeps and one.place is not None for one in plan)
         figures: dict[str, object] = {
-            "candidates": len(fresh),
-            "already_standing": len(candidates) - len(fresh),
+            "candidates": len(candidates),
+            "already_standing": kept,
+            "written": len(candidates) - kept,
             "superseded": superseded,
+            "matches": counts,
+            "uncovered": sum(one.origin == InstructionOrigin.UNCOVERED for one in candidates),
+            "small_groups": sum(one.is_small for one in candidates),
             "failed_extractions": context.run.micro_rules.filter(text="").count(),
         }
-        run_finish(context, RunState.SUCCEEDED, "", figures)
+        run_finish(
+            context, RunState.SUCCEEDED, "", figures | findings_write(context.run, view.mined, findings, written)
+        )
 
 
-def _proposed_supersede(context: RunContext) -> int:
-    """Candidates of earlier runs that nobody has touched make room; whatever a person worked on stays."""
-    untouched = Instruction.objects.filter(
-        task=context.run.task, status=InstructionStatus.PROPOSED, is_seeded=False, decisions__isnull=True
-    )
-    count = 0
-    for instruction in untouched.select_for_update(of=("self",)):
-        instruction.status = InstructionStatus.SUPERSEDED
-        instruction.version += 1
-        instruction.save(update_fields=["status", "version"])
-        count += 1
-    return count
+def _offer(view: _View, one: Candidate) -> Offer:
+    traces = frozenset(view.mined.rules[row].trace_id for row in one.members)
+    return Offer(one.cluster.label, one.text, traces, _members_sha256(view, one), one.contradictions)
 
 
-def _without_standing(context: RunContext, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out texts that a person has already before them, decided or in review."""
-    standing = set(
-        Instruction.objects.filter(task=context.run.task)
-        .exclude(status=InstructionStatus.SUPERSEDED)
-        .values_list("label", "current_revision__text_sha256")
-    )
-    return [one for one in candidates if (one.cluster.label, sha256_hex(one.text)) not in standing]
+def _groups(view: _View, candidates: Sequence[Candidate]) -> IntArray:
+    """For each micro-rule the place of the candidate that stands for it, -1 for noise."""
+    groups = np.full(len(view.mined.rules), -1, dtype=np.int64)
+    for place, one in enumerate(candidates):
+        groups[one.members] = place
+    return groups
 
 
-def _instructions_write(context: RunContext, view: _View, candidates: Sequence[Candidate]) -> None:
+def _plan_write(
+    context: RunContext, view: _View, plan: Sequence[Planned], candidates: Sequence[Candidate]
+) -> dict[int, Instruction]:
+    """Write what the plan asks for. The instruction of each candidate, by its place."""
+    offered = [(one.place, one) for one in plan if one.place is not None]
+    fresh = [place for place, one in offered if not one.keeps]
+    written = dict(zip(fresh, _instructions_write(context, view, [candidates[place] for place in fresh]), strict=True))
+    for place, one in offered:
+        if one.keeps and one.standing is not None:
+            written[place] = one.standing.instruction
+            if one.refreshes:
+                _evidence_refresh(context, view, written[place], candidates[place])
+    return written
+
+
+def _evidence_refresh(context: RunContext, view: _View, row: Instruction, one: Candidate) -> None:
+    """Put a candidate nobody has touched on the evidence of this run; its text, number and origin stay."""
+    row.run, row.cluster, row.topic = context.run, one.cluster, one.cluster.terms
+    row.support, row.contradictions = len(one.members), one.contradictions
+    row.provenance = context.provenance() | _own_provenance(view, one)
+    row.version += 1
+    row.save(update_fields=["run", "cluster", "topic", "support", "contradictions", "provenance", "version"])
+    row.evidence.all().delete()
+    Evidence.objects.bulk_create(_evidence(view, row, one))
+
+
+def _instructions_write(context: RunContext, view: _View, candidates: Sequence[Candidate]) -> list[Instruction]:
     task = context.run.task
     number = Instruction.objects.filter(task=task).aggregate(last=Max("number"))["last"] or 0
     instructions = [_instruction(context, view, one, number + place) for place, one in enumerate(candidates, 1)]
@@ -209,6 +285,7 @@ def _instructions_write(context: RunContext, view: _View, candidates: Sequence[C
     Instruction.objects.bulk_update(instructions, ["current_revision"], batch_size=500)
     evidence = [entry for row, one in zip(instructions, candidates, strict=True) for entry in _evidence(view, row, one)]
     Evidence.objects.bulk_create(evidence, batch_size=2000)
+    return instructions
 
 
 def _instruction(context: RunContext, view: _View, one: Candidate, number: int) -> Instruction:
@@ -228,16 +305,17 @@ def _instruction(context: RunContext, view: _View, one: Candidate, number: int) 
 
 
 def _own_provenance(view: _View, one: Candidate) -> dict[str, object]:
-    ids = sorted(view.mined.rules[row].trace.external_id for row in one.members)
     found: dict[str, object] = {
         "cluster": one.cluster.number,
         "topic": one.cluster.topic,
-        "members": len(ids),
-        "members_sha256": sha256_hex("\n".join(ids)),
+        "members": len(one.members),
+        "members_sha256": _members_sha256(view, one),
         "cited": [view.mined.rules[row].trace.external_id for row in one.cited],
     }
     if one.note:
         found["note"] = one.note
+    if one.is_small:
+        found["small_group"] = True
     if one.call is not None:
         found |= {
             "call": one.call.call_id,
@@ -247,6 +325,10 @@ def _own_provenance(view: _View, one: Candidate) -> dict[str, object]:
             "completion_tokens": one.call.completion_tokens,
         }
     return found
+
+
+def _members_sha256(view: _View, one: Candidate) -> str:
+    return sha256_hex("\n".join(sorted(view.mined.rules[row].trace.external_id for row in one.members)))
 
 
 def _domain(task: Task, view: _View, members: Sequence[int]) -> str:

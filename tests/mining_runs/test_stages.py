@@ -24,7 +24,6 @@ from rules.models import (
     Task,
 )
 from rules.schemas import MiningParameters
-from rules.services import review
 from rules.services.mining import mining_run_cancel, mining_run_create
 from tests.factories import audit_actions, make_endpoint, make_task, make_trace
 from tests.stub_server import Plan, StubRequest, completion, good_reply, stub_server
@@ -132,24 +131,6 @@ def test_a_second_run_beside_an_open_one_is_refused() -> None:
     mining_run_create(task=task, user=None, parameters=MiningParameters())
     with pytest.raises(InvalidTransition, match="under way"):
         mining_run_create(task=task, user=None, parameters=MiningParameters())
-
-
-def test_mining_again_leaves_what_people_worked_on_and_replaces_the_rest(ana: User) -> None:
-    task = filled_task()
-    mined(task)
-    kept = Instruction.objects.filter(task=task).order_by("number").first()
-    assert kept is not None
-    review.instruction_reject(instruction_id=kept.pk, reviewer=ana, version=kept.version, reason="unclear", note="")
-    second = mined(task)
-    kept.refresh_from_db()
-    assert kept.status == InstructionStatus.REJECTED
-    assert second.figures["already_standing"] == 1
-    texts = list(
-        Instruction.objects.filter(task=task)
-        .exclude(status=InstructionStatus.SUPERSEDED)
-        .values_list("current_revision__text", flat=True)
-    )
-    assert len(texts) == len(set(texts)) == second.figures["candidates"] + 1
 
 
 def test_dbscan_is_selectable_and_says_what_it_dropped() -> None:
