@@ -72,6 +72,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "mining-list": {"GET": ALL},
     "mining-new": {"GET": ADMIN, "POST": ADMIN},
     "mining-detail": {"GET": ALL},
+    "mining-map": {"GET": ALL},
     "mining-release": {"POST": ADMIN},
     "mining-cancel": {"POST": ADMIN},
     "review-queue": {"GET": ALL},

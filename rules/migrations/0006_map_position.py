@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('rules', '0005_findings_of_a_run'),
+        ("rules", "0005_findings_of_a_run"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='microrule',
-            name='map_x',
+            model_name="microrule",
+            name="map_x",
             field=models.FloatField(null=True),
         ),
         migrations.AddField(
-            model_name='microrule',
-            name='map_y',
+            model_name="microrule",
+            name="map_y",
             field=models.FloatField(null=True),
         ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
@@ -48,9 +49,8 @@ def layout(vectors: FloatArray, *, neighbours: int = 15, seed: int = 0) -> Float
     pulls = _pulls(neighbour_graph(nearest_neighbours(vectors, k)))
     ends = (np.repeat(np.arange(n), np.diff(pulls.indptr)), pulls.indices.astype(np.int64))
     generator = np.random.default_rng(seed)
-    points = project(vectors, seed=seed) / 10
-    # Equal rows would stay on one spot for ever: nothing pulls or pushes them apart.
-    points += generator.normal(scale=1e-3, size=points.shape).astype(np.float32)
+    # Equal rows would stay on one spot for ever, since nothing pulls or pushes them apart: hence the noise.
+    points = _single(project(vectors, seed=seed) / 10 + generator.normal(scale=1e-3, size=(n, 2)))
     speed, gains = np.zeros_like(points), np.ones_like(points)
     for step in range(_STEPS):
         early = step < _EARLY_STEPS
@@ -58,9 +58,8 @@ def layout(vectors: FloatArray, *, neighbours: int = 15, seed: int = 0) -> Float
         force = pull * (_EARLY_FACTOR if early else 1.0) - _repulsion(points, generator)
         same_way = np.sign(force) == np.sign(speed)
         gains = np.maximum(np.where(same_way, gains * 0.8, gains + 0.2), 0.01)
-        speed = (0.5 if early else 0.8) * speed - _RATE / 4 * gains * force
-        points = points + speed
-        points -= points.mean(axis=0)
+        speed = _single((0.5 if early else 0.8) * speed - _RATE / 4 * gains * force)
+        points = _single(points + speed - points.mean(axis=0))
     return _scaled(points)
 
 
@@ -75,7 +74,7 @@ def _attraction(points: FloatArray, ends: tuple[IntArray, IntArray], weights: Fl
     apart = points[ends[0]] - points[ends[1]]
     pull = (weights / (1 + (apart * apart).sum(axis=1)))[:, None] * apart
     sums = [np.bincount(ends[0], pull[:, axis], len(points)) for axis in (0, 1)]
-    return np.stack(sums, axis=1).astype(np.float32)
+    return _single(np.stack(sums, axis=1))
 
 
 def _repulsion(points: FloatArray, generator: np.random.Generator) -> FloatArray:
@@ -83,11 +82,15 @@ def _repulsion(points: FloatArray, generator: np.random.Generator) -> FloatArray
     apart = points[:, None, :] - points[generator.integers(0, n, (n, _STRANGERS))]
     near = 1 / (1 + (apart * apart).sum(axis=2))
     push = ((near * near)[:, :, None] * apart).sum(axis=1)
-    return np.asarray(push / (_STRANGERS * near.mean()), dtype=np.float32)
+    return _single(push / (_STRANGERS * near.mean()))
 
 
 def _scaled(points: FloatArray) -> FloatArray:
     """Between -1 and 1, both directions on one scale."""
-    points = points - (points.max(axis=0) + points.min(axis=0)) / 2
-    widest = float(np.quantile(np.abs(points), _WIDEST_SHARE))
-    return np.clip(points / max(widest, 1e-6), -1, 1).astype(np.float32)
+    around = points - (points.max(axis=0) + points.min(axis=0)) / 2
+    widest = float(np.quantile(np.abs(around), _WIDEST_SHARE))
+    return _single(np.clip(around / max(widest, 1e-6), -1, 1))
+
+
+def _single(values: NDArray[np.floating]) -> FloatArray:
+    return np.asarray(values, dtype=np.float32)

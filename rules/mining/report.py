@@ -53,6 +53,11 @@ def clustering_figures(
     )
 
 
+def agreement_of(one: IntArray, other: IntArray) -> float:
+    """AMI of two divisions of the same rows; noise counts as one group of its own."""
+    return float(adjusted_mutual_info_score(one, other))
+
+
 def _falling_sizes(numbers: IntArray) -> tuple[int, ...]:
     sizes = np.bincount(numbers[numbers >= 0])
     return tuple(int(size) for size in np.sort(sizes[sizes > 0])[::-1])

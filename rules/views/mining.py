@@ -50,6 +50,12 @@ class MiningForm(forms.Form):
         help_text=gettext_lazy("Cosine distance."),
     )
     min_samples = forms.IntegerField(label=gettext_lazy("min_samples (DBSCAN)"), initial=6, min_value=1, max_value=100)
+    compare_dbscan = forms.BooleanField(
+        label=gettext_lazy("Show what DBSCAN makes of the same vectors"),
+        required=False,
+        initial=True,
+        help_text=gettext_lazy("For the report alone; left out above 5,000 micro-rules, where it needs gigabytes."),
+    )
     max_conditions = forms.IntegerField(
         label=gettext_lazy("Further conditions in a draft"), initial=3, min_value=0, max_value=10
     )

@@ -30,6 +30,7 @@ TEXT_PAIRS = [
 SHAPE_PAIRS = [
     *product(("control-edge", "focus", "series-baseline", "series-distilled"), ("paper", "sheet")),
     *[(f"{tone}-edge", "sheet") for tone in TONES],
+    *[(f"topic-{n}", "sheet") for n in range(8)],
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -22,8 +23,17 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(report, sort_keys=True))
             return
-        for name, value in report.items():
-            self.stdout.write(f"{name:28} {value}")
+        for name, value in _flat(report):
+            self.stdout.write(f"{name:36} {value}")
+
+
+def _flat(report: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """One line a figure; those of the other strategy as `comparison.NAME`."""
+    for name, value in report.items():
+        if name == "comparison" and isinstance(value, dict):
+            yield from ((f"{name}.{inner}", figure) for inner, figure in value.items())
+        else:
+            yield name, value
 
 
 def _find(name: str) -> MiningRun:
