@@ -1,11 +1,11 @@
-"""A whole mining run through its job: seconds, and the peak memory of the process that did it."""
+"""A whole mining run through its job, and clustering alone: seconds, and the peak memory of the process that did it."""
 
 import json
 import random
 import time
 from collections.abc import Iterator
 
-from tests.bench import generator
+from tests.bench import generator, mining_scale
 from tests.bench.machine import Figures, peak_mib, resident_mib, say
 from tests.bench.processes import in_own_process
 
@@ -22,7 +22,7 @@ def measure(*, quick: bool) -> Figures:
         say(f"  mining {count} traces")
         mined = in_own_process("tests.bench.mining:mined", slug=name)
         found[f"traces_{count}"] = imported | mined
-    return found
+    return found | mining_scale.measure(quick=quick)
 
 
 def imported(*, slug: str, source: str, count: int) -> Figures:

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from xml.etree import ElementTree
 
 import pytest
 
 from pld_app.devstack import paths
 from tests.bench.generator import generated_lines
 from tests.bench.machine import peak_mib, percentile, resident_mib
+from tests.bench.mining_scale import clustered, plotted
+from tests.bench.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, Target, log_log_svg
 from tests.workers import database_url
 
 
@@ -54,3 +57,20 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "choose of mining, review" in done.stderr
+
+
+def test_a_plot_puts_a_power_of_ten_on_each_grid_line_and_tells_its_numbers() -> None:
+    svg = log_log_svg("Seconds", [1_000, 10_000], [Series("wall", [1.0, 10.0])], [Target(10_000, 100)])
+    drawing = ElementTree.fromstring(svg)  # noqa: S314  # our own text
+    name = "{http://www.w3.org/2000/svg}"
+    first, last = ((float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in drawing.iter(f"{name}circle"))
+    assert (first, last) == ((LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, (TOP + HEIGHT - BOTTOM) / 2))
+    assert drawing.findtext(f"{name}desc") == "wall: 1,000: 1.0 s, 10,000: 10.0 s"
+
+
+def test_clustering_at_scale_is_measured_against_its_known_topics() -> None:
+    found = clustered(count=1_500)
+    assert found["covered_share"] == 1
+    assert float(str(found["ami"])) > 0.9
+    assert float(str(found["cpu_s"])) > 0
+    assert "<svg" in plotted({"vectors_1500": found})
