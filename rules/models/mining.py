@@ -49,6 +49,7 @@ class MiningRun(models.Model):
     parameters = models.JSONField(default=dict)
     figures = models.JSONField(default=dict)
     teacher = models.ForeignKey("pld_app.ModelEndpoint", models.PROTECT, null=True, related_name="+")
+    second_teacher = models.ForeignKey("pld_app.ModelEndpoint", models.PROTECT, null=True, related_name="+")
     embedder = models.ForeignKey("pld_app.ModelEndpoint", models.PROTECT, null=True, related_name="+")
     cancel_requested_at = models.DateTimeField(null=True)
     error = models.TextField(blank=True)

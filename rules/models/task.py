@@ -2,7 +2,7 @@
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -37,6 +37,15 @@ class Task(models.Model):
         related_name="+",
         verbose_name=_("teacher endpoint"),
     )
+    second_teacher = models.ForeignKey(
+        "pld_app.ModelEndpoint",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("second teacher endpoint"),
+        help_text=_("Another way to the same model: a second worker extracts every other trace there."),
+    )
     embedder = models.ForeignKey(
         "pld_app.ModelEndpoint",
         models.PROTECT,
@@ -64,6 +73,11 @@ class Task(models.Model):
     class Meta:
         ordering = ("name",)
         constraints = (
+            models.CheckConstraint(
+                condition=Q(second_teacher=None) | Q(teacher__isnull=False) & ~Q(second_teacher=F("teacher")),
+                name="task_second_teacher_is_another",
+                violation_error_message=_("The second teacher endpoint must be another one than the first."),
+            ),
             models.CheckConstraint(
                 condition=Q(signers_required__gte=2, signers_required__lte=9),
                 name="task_four_eyes",
