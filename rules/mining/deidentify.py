@@ -30,12 +30,12 @@ class Flag:
     where: str
     is_hint: bool = False
 
-    def as_json(self) -> dict[str, str | bool]:
+    def as_json(self) -> dict[str, str | int | bool]:
         return asdict(self) | {"kind": self.kind.value}
 
 
 # A capital letter after an apostrophe or inside belongs to the word: O'Neil, McCarthy, GmbH.
-_WORD = re.compile(r"[^\W_]+(?:['\u2019&.-][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:(?:['\u2019&.-]|(?<=\d),(?=\d))[^\W_]+)*")
 # Capitalised words that name no one: openings of rules, and the roles and papers of contracts.
 _OPENINGS = """
 a an and any are as at be but by for from if in is it its no nor not of on only or shall so such that the their then

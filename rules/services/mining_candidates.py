@@ -29,6 +29,7 @@ from rules.models import (
 from rules.prompts import synthesis_request, system_prompt_sha256
 from rules.schemas import SynthesisReply
 from rules.services.mining_findings import findings_of, findings_write
+from rules.services.mining_flags import FlagJson, instruction_flags
 from rules.services.mining_matches import Offer, Planned, matches_plan, matches_write, standing_supersede
 from rules.services.mining_run import RunContext, run_finish
 from rules.services.mining_vectors import mined_of
@@ -264,8 +265,9 @@ def _evidence_refresh(context: RunContext, view: _View, row: Instruction, one: C
     row.run, row.cluster, row.topic = context.run, one.cluster, one.cluster.terms
     row.support, row.contradictions = len(one.members), one.contradictions
     row.provenance = context.provenance() | _own_provenance(view, one)
+    row.flags = _flags(context, view, one)
     row.version += 1
-    row.save(update_fields=["run", "cluster", "topic", "support", "contradictions", "provenance", "version"])
+    row.save(update_fields=["run", "cluster", "topic", "support", "contradictions", "provenance", "flags", "version"])
     row.evidence.all().delete()
     Evidence.objects.bulk_create(_evidence(view, row, one))
 
@@ -301,6 +303,18 @@ def _instruction(context: RunContext, view: _View, one: Candidate, number: int) 
         support=len(one.members),
         contradictions=one.contradictions,
         provenance=context.provenance() | _own_provenance(view, one),
+        flags=_flags(context, view, one),
+    )
+
+
+def _flags(context: RunContext, view: _View, one: Candidate) -> list[FlagJson]:
+    rules = view.mined.rules
+    return instruction_flags(
+        one.text,
+        cited=[rules[row] for row in one.cited],
+        shown=[rules[row] for row in (*one.supporting, *one.contradicting)],
+        known=context.vocabulary,
+        labels=context.run.task.labels,
     )
 
 

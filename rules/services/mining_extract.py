@@ -14,6 +14,7 @@ from pld_app.model_edge.ledger import RecordedCall
 from rules.models import MicroRule, MicroRuleOrigin, MiningRun, Split, Task, Trace
 from rules.prompts import extraction_request, item_mark
 from rules.schemas import ExtractionReply
+from rules.services.mining_flags import FlagJson, rule_flags
 from rules.services.mining_run import RunContext
 
 BATCH = 1000
@@ -52,6 +53,7 @@ def _imported_write(context: RunContext, total: int) -> None:
                 origin=MicroRuleOrigin.IMPORTED,
                 text=trace.instruction,
                 rationale=trace.rationale,
+                flags=_flags(context, trace, trace.instruction, trace.rationale),
             )
             for trace in batch
         ]
@@ -83,10 +85,10 @@ def _extracted_write(context: RunContext, total: int) -> None:
                 # Judged at the end: if the endpoint turns out to be down, these are asked again when it is back.
                 unanswered.append(recorded)
             elif recorded.outcome is not Outcome.CANCELLED:
-                write.add(_extracted(run, left[recorded.request.key], recorded))
+                write.add(_extracted(context, left[recorded.request.key], recorded))
         context.check_going_on()
         for recorded in unanswered:
-            write.add(_extracted(run, left[recorded.request.key], recorded))
+            write.add(_extracted(context, left[recorded.request.key], recorded))
 
 
 class _Writer:
@@ -150,8 +152,12 @@ def trace_request(task: Task, trace: Trace) -> CallRequest:
     )
 
 
-def _extracted(run: MiningRun, trace: Trace, recorded: RecordedCall) -> MicroRule:
-    rule = MicroRule(run=run, trace=trace, origin=MicroRuleOrigin.TEACHER, call_id=recorded.call_id)
+def _flags(context: RunContext, trace: Trace, text: str, rationale: str) -> list[FlagJson]:
+    return rule_flags(trace, text=text, rationale=rationale, known=context.vocabulary, labels=context.run.task.labels)
+
+
+def _extracted(context: RunContext, trace: Trace, recorded: RecordedCall) -> MicroRule:
+    rule = MicroRule(run=context.run, trace=trace, origin=MicroRuleOrigin.TEACHER, call_id=recorded.call_id)
     if not recorded.ok:
         rule.origin, rule.error = MicroRuleOrigin.FAILED, recorded.error[:300]
         return rule
@@ -165,4 +171,5 @@ def _extracted(run: MiningRun, trace: Trace, recorded: RecordedCall) -> MicroRul
         rule.origin, rule.error = MicroRuleOrigin.FAILED, OTHER_ITEM
         return rule
     rule.text, rule.rationale = reply.instruction.strip(), reply.rationale
+    rule.flags = _flags(context, trace, rule.text, rule.rationale)
     return rule

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -12,10 +13,12 @@ from pld_app.jobs import Lease
 from pld_app.model_edge import CallRequest
 from pld_app.model_edge.ledger import RecordedCall, recorded_calls
 from pld_app.models import ModelEndpoint
+from rules.mining.deidentify import Vocabulary
 from rules.models import MiningRun, MiningStage, RunState
 from rules.prompts import VERSION
 from rules.schemas import MiningParameters
 from rules.services.mining_budget import RunBudget
+from rules.services.mining_flags import task_vocabulary
 from rules.transitions import mining_run_move
 
 if TYPE_CHECKING:
@@ -50,6 +53,11 @@ class RunContext:
     def check_lease(self) -> None:
         if self.lease is not None:
             self.lease.check()
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the traces of the task have in common, so that it identifies none of them."""
+        return task_vocabulary(self.run.task)
 
     @property
     def slice_over(self) -> bool:
