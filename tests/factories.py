@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Max
 from django.utils import timezone
 
 from pld_app.audit import audit_record
@@ -18,7 +19,11 @@ from rules.models import (
     Instruction,
     InstructionOrigin,
     InstructionStatus,
+    MatchKind,
+    MiningRun,
     Revision,
+    RunMatch,
+    RunState,
     Split,
     Task,
     Trace,
@@ -103,6 +108,13 @@ def make_instruction(
 def make_evidence(instruction: Instruction, trace: Trace, role: EvidenceRole = EvidenceRole.SUPPORTING) -> Evidence:
     rank = 1 + Evidence.objects.filter(instruction=instruction, role=role).count()
     return Evidence.objects.create(instruction=instruction, trace=trace, role=role, rank=rank)
+
+
+def make_change(instruction: Instruction, text: str = "If copies are kept for a year, then label Breach.") -> RunMatch:
+    """A finished run that words the instruction anew."""
+    number = 1 + (instruction.task.mining_runs.aggregate(last=Max("number"))["last"] or 0)
+    run = MiningRun.objects.create(task=instruction.task, number=number, state=RunState.SUCCEEDED)
+    return RunMatch.objects.create(run=run, instruction=instruction, kind=MatchKind.REWORDED, proposed_text=text)
 
 
 def approve_directly(instruction: Instruction, reviewer: User) -> Instruction:

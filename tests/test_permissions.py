@@ -23,7 +23,15 @@ from rules.schemas import MiningParameters
 from rules.services.mining import mining_run_create
 from rules.services.tokens import token_create
 from tests.evaluation.scene import make_run
-from tests.factories import make_call, make_endpoint, make_evidence, make_instruction, make_trace, make_user
+from tests.factories import (
+    make_call,
+    make_change,
+    make_endpoint,
+    make_evidence,
+    make_instruction,
+    make_trace,
+    make_user,
+)
 from tests.publishing import steps
 
 STRANGER = "stranger"
@@ -75,6 +83,9 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "mining-map": {"GET": ALL},
     "mining-release": {"POST": ADMIN},
     "mining-cancel": {"POST": ADMIN},
+    "mining-changes": {"GET": ALL},
+    "mining-suspects": {"GET": WATCHERS},
+    "conflict-list": {"GET": ALL},
     "review-queue": {"GET": ALL},
     "instruction-detail": {"GET": ALL},
     "instruction-traces": {"GET": ALL},
@@ -85,6 +96,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "instruction-send-back": {"POST": REVIEWER},
     "instruction-reopen": {"POST": REVIEWER},
     "instruction-undo": {"POST": REVIEWER},
+    "instruction-change-dismiss": {"POST": REVIEWER},
     "ruleset-list": {"GET": ALL},
     "ruleset-new": {"GET": REVIEWER, "POST": REVIEWER},
     "ruleset-detail": {"GET": ALL},
@@ -190,6 +202,7 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("import", "pk"): made.pk,
         ("trace", "pk"): trace.pk,
         ("mining", "pk"): mining_run_create(task=task, user=ada, parameters=MiningParameters()).pk,
+        ("instruction-change-dismiss", "pk"): make_change(instruction).pk,
         ("token", "pk"): token_create(task=task, name="student", actor=ada)[0].pk,
         ("instruction", "number"): instruction.number,
         ("ruleset", "number"): draft.number,

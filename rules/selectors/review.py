@@ -234,6 +234,7 @@ _TITLES: dict[str, tuple[str, str | Promise]] = {
     "instruction.sent_back": ("send_back", gettext_lazy("Sent back")),
     "instruction.reopened": ("in_review", gettext_lazy("Reopened")),
     "instruction.superseded": ("superseded", gettext_lazy("Superseded")),
+    "proposal.dismissed": ("rejected", gettext_lazy("Proposed text dismissed")),
 }
 
 

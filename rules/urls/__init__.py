@@ -7,6 +7,7 @@ urlpatterns = [
     path("tasks/<slug:slug>/", include("rules.urls.imports")),
     path("tasks/<slug:slug>/", include("rules.urls.mining")),
     path("tasks/<slug:slug>/", include("rules.urls.review")),
+    path("tasks/<slug:slug>/", include("rules.urls.findings")),
     path("tasks/<slug:slug>/", include("rules.urls.rulesets")),
     path("tasks/<slug:slug>/", include("rules.urls.publishing")),
 ]

@@ -14,7 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from rules.models import MiningRun, RunState, Split
+from rules.models import MatchKind, MiningRun, RunState, Split
 from rules.schemas import MiningParameters
 from rules.selectors import mining as selectors
 from rules.selectors.tasks import task_get
@@ -113,6 +113,8 @@ def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     context["page"] = Paginator(selectors.clusters_of(run), PER_PAGE).get_page(request.GET.get("page"))
     context["failed"] = selectors.failed_extractions(run)[:PER_PAGE]
     context["report"] = selectors.mining_report(run)
+    matches = run.figures.get("matches", {})
+    context["match_kinds"] = [(kind.value, kind.label, matches.get(kind.value, 0)) for kind in MatchKind]
     response = render(request, "rules/mining_detail.html", context)
     if request.htmx:
         # The run has ended since the last look: the page has more to show than its progress.

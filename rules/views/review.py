@@ -18,6 +18,7 @@ from pld_app.models import Role
 from rules.forms_review import DecisionForm, QueueFilterForm
 from rules.models import DecisionKind, Instruction, ReasonCode, Task
 from rules.selectors import review as selectors
+from rules.selectors.findings import change_of, conflicts_of
 from rules.selectors.review_filter import ReviewFilter, place_of, queue_counts, topics_of
 from rules.services import review as services
 from rules.views.review_refused import Refused, show_conflict, typed_back
@@ -119,8 +120,14 @@ def _view_of(request: UserRequest, task: Task) -> ReviewFilter:
 
 def _card(request: UserRequest, instruction: Instruction, refused: Refused | None = None) -> HttpResponse:
     view = _view_of(request, instruction.task)
+    conflicts, conflict_count = conflicts_of(instruction)
+    change = change_of(instruction)
     context = {
         "card": selectors.card_of(instruction, request.user),
+        "conflicts": conflicts,
+        "conflict_count": conflict_count,
+        "change": change,
+        "taken": change.match.proposed_text if change and _takes(request, change.match.pk) else "",
         "task": instruction.task,
         "instruction": instruction,
         "view": view,
@@ -138,6 +145,11 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         # The address stays that of the card: the form's own takes no GET.
         response["HX-Push-Url"] = "false"
     return response
+
+
+def _takes(request: UserRequest, match_id: int) -> bool:
+    """Whether the person asked for the proposed text in the edit box."""
+    return request.GET.get("take") == str(match_id)
 
 
 _SAID = {
