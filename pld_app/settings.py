@@ -33,7 +33,7 @@ def _list(name: str) -> list[str]:
 
 
 def _database(url: str) -> dict[str, object]:
-    """Django's database settings from postgresql://user:password@host:port/name?host=/socket/dir."""
+    """Django's database settings from postgresql://user:password@host:port/name; ?host=/socket/dir&port= also serves."""
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
         raise ImproperlyConfigured("DATABASE_URL must start with postgresql://: Postgres is the only engine.")
@@ -44,7 +44,7 @@ def _database(url: str) -> dict[str, object]:
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query["host"][0] if "host" in query else (parts.hostname or ""),
-        "PORT": str(parts.port or ""),
+        "PORT": query["port"][0] if "port" in query else str(parts.port or ""),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
         # A writer that hangs must not hold row locks (and later the audit seal) for ever.
@@ -55,6 +55,7 @@ def _database(url: str) -> dict[str, object]:
 SECRET_KEY = _required("PLD_SECRET_KEY")
 DEBUG = _flag("PLD_DEBUG")
 HTTPS = _flag("PLD_HTTPS", default=not DEBUG)
+BEHIND_PROXY = _flag("PLD_BEHIND_PROXY")
 ALLOWED_HOSTS = _list("PLD_ALLOWED_HOSTS") or ["127.0.0.1", "localhost"]
 CSRF_TRUSTED_ORIGINS = _list("PLD_CSRF_TRUSTED_ORIGINS")
 
@@ -178,7 +179,7 @@ if HTTPS:
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _flag("PLD_BEHIND_PROXY") else None
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 
 JOB_LEASE_S = float(os.environ.get("PLD_JOB_LEASE_S", "30"))
 

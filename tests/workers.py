@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from django.db import connection
 
@@ -19,8 +20,9 @@ LEASE_S = "2"
 def database_url() -> str:
     """The URL of the database this test runs on, for a process of its own."""
     settings = connection.settings_dict
-    password = f":{settings['PASSWORD']}" if settings["PASSWORD"] else ""
-    return f"postgresql://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
+    user, password = (quote(str(settings[name]), safe="") for name in ("USER", "PASSWORD"))
+    account = f"{user}:{password}" if password else user
+    return f"postgresql://{account}@/{settings['NAME']}?host={settings['HOST']}&port={settings['PORT']}"
 
 
 def process_environment() -> dict[str, str]:

@@ -113,6 +113,13 @@ def ensure_database(*, port: int, password: str) -> str:
     return postgres_url(port, password)
 
 
+def allow_replica_role(*, port: int, password: str) -> None:
+    """Let the application's role switch ordinary triggers off, as a superuser could: tests show that ours stay on."""
+    with psycopg.connect(postgres_url(port, password, OWNER, OWNER), autocommit=True) as connection:
+        statement = sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}")
+        connection.execute(statement.format(sql.Identifier(APP_ROLE)))
+
+
 def remove_cluster(home: Path) -> None:
     """Delete all data of a stopped server, wherever `installation` has put it."""
     if (home / "data-is-in").exists():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pld_app.devstack import paths
 from pld_app.devstack.ports import choose_port, free_port
-from pld_app.devstack.postgres import ensure_database, postgres_spec, postgres_url, remove_cluster
+from pld_app.devstack.postgres import allow_replica_role, ensure_database, postgres_spec, postgres_url, remove_cluster
 from pld_app.devstack.processes import StackError, Supervisor, say
 from pld_app.devstack.state import StackState
 from pld_app.devstack.valkey import valkey_spec, valkey_url
@@ -143,6 +143,8 @@ def throwaway_stack(*, durable: bool = False) -> Iterator[Mapping[str, str]]:
     try:
         with Supervisor(logs=home / "logs") as supervisor:
             start_servers(supervisor, home=home, state=state, durable=durable)
+            if "DATABASE_URL" not in os.environ:
+                allow_replica_role(port=state.ports["postgres"], password=state.database_password)
             yield stack_environment(state, home=home)
     finally:
         remove_servers(home)

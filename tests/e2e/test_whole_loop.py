@@ -176,6 +176,7 @@ def _sign(signer: Person, path: str, meaning: str) -> None:
 def _release_and_publish(signatory: Person, base: str, number: int) -> None:
     page = signatory.open(f"{base}/rulesets/{number}/")
     page.get_by_role("button", name="Make a release").click()
+    page.wait_for_url("**/releases/**")
     for channel in ("Staging", "Production"):
         page = signatory.open(f"{base}/releases/")
         panel = page.locator("section", has=page.get_by_role("heading", name=channel, exact=True)).last

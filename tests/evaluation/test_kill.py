@@ -1,20 +1,16 @@
 """A worker killed with -9 in the middle of an evaluation: the next one goes on, and no recorded call is made again."""
 
 import json
-import os
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from evaluation.schemas import RunFigures
@@ -22,6 +18,7 @@ from pld_app.models import Job, JobState, ModelCall
 from rules.models import RunState, Task
 from tests.evaluation.scene import examples, job_of, make_run, student
 from tests.factories import audit_actions
+from tests.workers import calls_logged, process_environment, stub_process, wait_until
 
 COUNT, CONCURRENCY = 120, 6
 
@@ -33,7 +30,7 @@ def test_kill_9_repeats_no_recorded_call_and_the_run_ends_as_if_nothing_had_happ
 ) -> None:
     log = tmp_path / "calls.jsonl"
     examples(task, COUNT)
-    with _server_process(log) as url:
+    with stub_process(log, latency_s=0.08) as url:
         student(url, task, concurrency=CONCURRENCY)
         run = make_run(task)
         job = job_of(run)
@@ -41,7 +38,7 @@ def test_kill_9_repeats_no_recorded_call_and_the_run_ends_as_if_nothing_had_happ
         for _ in range(3):
             worker = _worker(job)
             seen, more = len(_asked(log)), random.randint(5, 25)
-            _until(lambda at=seen + more: len(_asked(log)) >= at)  # type: ignore[misc]  # bound now, not later
+            wait_until(partial(_has_asked, log, seen + more), timeout_s=60, what="the next calls")
             worker.kill()
             assert worker.wait() != 0
             recorded.append(set(ModelCall.objects.filter(outcome="ok").values_list("subject", flat=True)))
@@ -63,11 +60,13 @@ def test_kill_9_repeats_no_recorded_call_and_the_run_ends_as_if_nothing_had_happ
     assert audit_actions(run) == ["evaluation.started", "evaluation.finished"]
 
 
+def _has_asked(log: Path, count: int) -> bool:
+    return len(calls_logged(log)) >= count
+
+
 def _asked(log: Path) -> list[str]:
     """The clauses the server was asked about, in order."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    bodies = [json.loads(line)["body"] for line in lines if line.endswith("}")]
-    return [json.loads(body["messages"][-1]["content"])["clause"] for body in bodies]
+    return [json.loads(call["body"]["messages"][-1]["content"])["clause"] for call in calls_logged(log)]
 
 
 def _lease_lapses(job: Job) -> None:
@@ -76,26 +75,6 @@ def _lease_lapses(job: Job) -> None:
     assert held.update(lease_until=timezone.now() - timedelta(seconds=1)) == 1
 
 
-def _until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 40
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def _worker(job: Job) -> subprocess.Popen[bytes]:
-    settings = connection.settings_dict
-    url = f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}&port={settings['PORT']}"
-    environment = os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    if settings["PASSWORD"]:
-        environment["PGPASSWORD"] = str(settings["PASSWORD"])
-    return subprocess.Popen([sys.executable, "-m", "tests.evaluation.job_worker", str(job.pk)], env=environment)
-
-
-@contextmanager
-def _server_process(log: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.stub_server", "--log", str(log), "--latency", "0.08"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+    command = [sys.executable, "-m", "tests.evaluation.job_worker", str(job.pk)]
+    return subprocess.Popen(command, env=process_environment())

@@ -1,26 +1,23 @@
 """What dispatch costs beside the server's own latency. The server is a process of its own, as in life."""
 
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pld_app.model_edge import calls_stream
 from tests.model_edge.harness import chat, endpoint, never
+from tests.workers import stub_process
 
 CALLS, LATENCY_S = 200, 0.2
 
 
 @pytest.fixture
-def far_stub() -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.stub_server", "--latency", str(LATENCY_S)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+def far_stub(tmp_path: Path) -> Iterator[str]:
+    with stub_process(tmp_path / "calls.jsonl", latency_s=LATENCY_S) as url:
+        yield url
 
 
 @pytest.mark.slow

@@ -1,22 +1,19 @@
 """The ledger: an answer is paid for once, every call leaves its row, and a budget is never exceeded."""
 
 import json
-import os
 import random
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from django.db import connection
 
 from pld_app.model_edge import (
     BudgetExhausted,
@@ -38,6 +35,7 @@ from pld_app.models import EndpointKind, ModelCall, ModelEndpoint
 from tests.factories import make_endpoint
 from tests.model_edge.harness import KEY, chat, embed, never
 from tests.stub_server import StubRequest, embedding, stub_server
+from tests.workers import calls_logged, process_environment, stub_process
 
 pytestmark = pytest.mark.django_db
 
@@ -301,32 +299,27 @@ def test_the_estimate_counts_what_the_ledger_does_not_hold() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_kill_9_repeats_at_most_the_calls_in_flight_and_no_recorded_one(tmp_path: Path) -> None:
     count, concurrency, log = 150, 8, tmp_path / "calls.jsonl"
-    with _server_process(log) as url:
+    with stub_process(log) as url:
         make_endpoint(url, concurrency=concurrency)
         kills = 0
         for _ in range(3):
             worker = _worker("stub", count)
-            kills += _killed_after(worker, log, calls=random.randint(1, 30))
+            kills += _killed_after(worker, log, calls=random.randint(concurrency + 1, 30))
             answered = set(ModelCall.objects.filter(outcome="ok").values_list("subject", flat=True))
             assert answered
         last = _worker("stub", count)
         printed, _ = last.communicate(timeout=60)
         assert printed.strip() == str(count)
     assert kills >= 1
-    sent = Counter(line["body"]["messages"][-1]["content"] for line in _logged(log))
+    sent = Counter(line["body"]["messages"][-1]["content"] for line in calls_logged(log))
     assert len(sent) == ModelCall.objects.filter(outcome="ok").count() == count
     assert sum(sent.values()) - count <= kills * concurrency
 
 
-def _logged(log: Path) -> list[dict[str, Any]]:
-    text = log.read_text() if log.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-
-
 def _killed_after(worker: subprocess.Popen[str], log: Path, *, calls: int) -> bool:
     """Kill -9 once the worker has sent that many calls; False if it finished first."""
-    until, deadline = len(_logged(log)) + calls, time.monotonic() + 30
-    while len(_logged(log)) < until and worker.poll() is None:
+    until, deadline = len(calls_logged(log)) + calls, time.monotonic() + 60
+    while len(calls_logged(log)) < until and worker.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     worker.kill()
@@ -334,17 +327,5 @@ def _killed_after(worker: subprocess.Popen[str], log: Path, *, calls: int) -> bo
 
 
 def _worker(slug: str, count: int) -> subprocess.Popen[str]:
-    settings = connection.settings_dict
-    url = f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}&port={settings['PORT']}"
-    environment = os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     command = [sys.executable, "-m", "tests.model_edge.ledger_worker", slug, str(count)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def _server_process(log: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.stub_server", "--log", str(log), "--latency", "0.05"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+    return subprocess.Popen(command, env=process_environment(), stdout=subprocess.PIPE, text=True)
