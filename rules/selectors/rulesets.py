@@ -21,6 +21,7 @@ from rules.models import (
     Signature,
     Task,
 )
+from rules.suggestions import Line
 
 ADDABLE_SHOWN = 50
 # Who did one of these worked on the ruleset and does not sign it.
@@ -112,6 +113,13 @@ def _manifest_instruction(row: RulesetItem, approval: Decision | None) -> Manife
         approved_by=approval.actor.username if approval else "",
         approved_at=utc_text(approval.at) if approval else "",
     )
+
+
+def draft_lines(items: Iterable[RulesetItem]) -> list[Line]:
+    """The texts of a draft, as suggestions about its length look at them."""
+    return [
+        Line(row.instruction.number, row.instruction.label, row.revision.text, row.instruction.support) for row in items
+    ]
 
 
 def is_current(row: RulesetItem) -> bool:

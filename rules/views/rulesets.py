@@ -32,8 +32,10 @@ from rules.services import rulesets as services
 from rules.services.exporting import Export, ExportKind, ruleset_export
 from rules.services.publishing import release_create, ruleset_withdraw
 from rules.services.signing import PasswordRefused, ruleset_sign
+from rules.suggestions import suggestions_of
 
 PER_PAGE = 25
+SUGGESTIONS_SHOWN = 25
 
 
 @roles_required()
@@ -86,6 +88,7 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         compiled = selectors.ruleset_compile(ruleset, items)
     except ValueError:
         compiled = None  # an instruction without visible text: the page shows it, freezing refuses it
+    suggestions = suggestions_of(selectors.draft_lines(items))
     context = {
         "task": ruleset.task,
         "ruleset": ruleset,
@@ -96,6 +99,8 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         "q": words,
         "compiled": compiled,
         "tokens": token_estimate(compiled.prompt) if compiled else 0,
+        "suggestions": suggestions[:SUGGESTIONS_SHOWN],
+        "suggestion_count": len(suggestions),
         "can_compose": ruleset.status == RulesetStatus.DRAFT and request.user.role == Role.REVIEWER,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
         "withdraw_form": WithdrawForm(auto_id="withdraw-%s"),
