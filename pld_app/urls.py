@@ -3,11 +3,11 @@
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
-from pld_app.views import accounts, audit, endpoints, health, ledger
+from pld_app.views import accounts, audit, endpoints, health, ledger, sign_in
 
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
-    path("sign-in/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("sign-in/", sign_in.SignInView.as_view(), name="login"),
     path("sign-out/", auth.LogoutView.as_view(), name="logout"),
     path("audit/", audit.event_list, name="audit"),
     path("audit/export.<str:kind>", audit.event_export, name="audit-export"),

@@ -83,7 +83,7 @@ def test_a_closed_account_is_signed_out_and_stays_out(admin: Client, ada: User, 
     response = Client().post("/sign-in/", {"username": "ana", "password": PASSWORD})
     assert response.status_code == 200
     assert "not right, or the account is not active" in response.content.decode()
-    assert audit_actions(ana) == ["account.deactivated"]
+    assert audit_actions(ana) == ["account.deactivated", "login.failed"]
 
 
 def test_nobody_closes_their_own_account_or_one_twice(ada: User, ana: User) -> None:
