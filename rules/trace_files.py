@@ -330,13 +330,27 @@ def _check_text(value: Any, depth: int) -> None:
             _check_text(inner, depth + 1)
 
 
+# By field ("" for any) and kind of error: pydantic's own words speak of patterns and strings.
+_WRONG = {
+    ("", "missing"): "missing",
+    ("", "extra_forbidden"): "not a field of a trace. Put it under metadata or leave it out",
+    ("", "string_type"): "must be text",
+    ("", "string_too_short"): "empty",
+    ("", "string_too_long"): "longer than {max_length} characters",
+    ("", "string_pattern_mismatch"): "blank",
+    ("split", "string_pattern_mismatch"): "must be train, validation or test",
+}
+
+
 def _validated(made: _Made) -> TraceRow:
     try:
         return TraceRow.model_validate(made)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "row"
-        raise _BadRow("invalid field", f"{where[:80]}: {first['msg'][:200]}.") from error
+        words = _WRONG.get((where, first["type"])) or _WRONG.get(("", first["type"]))
+        said = words.format(**first.get("ctx", {})) if words else first["msg"][:200]
+        raise _BadRow("invalid field", f"{where[:80]}: {said}.") from error
 
 
 def _outcome(

@@ -1,6 +1,7 @@
 """Importing trace files: the upload is recorded at once, its rows are read by a job."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePath
@@ -14,7 +15,7 @@ from pld_app.audit import Json, audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput
 from pld_app.jobs import JobResult, Lease, job_enqueue, job_execute
-from pld_app.models import Job, User
+from pld_app.models import Job, JobState, User
 from rules.limits import MAX_STORED_REJECTS
 from rules.models import ImportReject, ImportState, Task, Trace, TraceImport
 from rules.schemas import TraceRow
@@ -23,6 +24,7 @@ from rules.trace_files import Accepted, Outcome, Rejected, UnreadableFile, read_
 BATCH = 500
 BATCH_CHARS = 4 * 1024 * 1024  # what a batch of long rows may hold in memory
 JOB_KIND = "trace_import"
+POLL_S = 0.5  # how often a command looks whether the worker it waits for is done
 
 type Watch = Callable[[TraceImport], None]
 
@@ -79,12 +81,18 @@ def import_execute(import_id: int, lease: Lease, watch: Watch | None = None) -> 
 
 
 def import_read_now(trace_import: TraceImport, *, watch: Watch) -> TraceImport:
-    """Read a queued import in this process, as a command does; a worker that was faster is left to it.
+    """Read a queued import in this process, as a command does; a worker that was faster is waited for.
 
     Ends at once when the reading failed in a way that a worker will try again.
     """
     job = Job.objects.get(kind=JOB_KIND, subject_id=trace_import.pk)
-    job_execute(job_id=job.pk, run=partial(import_execute, watch=watch))
+    read = partial(job_execute, job_id=job.pk, run=partial(import_execute, watch=watch))
+    read()
+    while Job.objects.filter(pk=job.pk, state=JobState.RUNNING).exists():
+        time.sleep(POLL_S)
+        trace_import.refresh_from_db()
+        watch(trace_import)
+        read()  # claims nothing, unless the worker died and its lease has lapsed
     trace_import.refresh_from_db()
     return trace_import
 

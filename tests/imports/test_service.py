@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pld_app.models import AuditEvent, Job, JobState, User
 from rules.models import ImportReject, ImportState, Task, Trace, TraceImport
 from rules.schemas import TraceRow
 from rules.services import imports as service
-from rules.services.imports import content_hash, import_create, import_execute, import_failed
+from rules.services.imports import content_hash, import_create, import_execute, import_failed, import_read_now
 from tests.factories import audit_actions, make_task
 from tests.imports.rows import CSV_HEADER, accepted, json_lines, many, row, zipped
 
@@ -328,6 +329,19 @@ def test_one_import_by_two_workers_is_read_once(in_two_threads: Callable[..., li
     made.refresh_from_db()
     assert counts(made) == (600, 0, 0)
     assert audit_actions(made) == ["import.created", "import.finished"]
+
+
+def test_a_command_waits_for_the_worker_that_was_faster_and_goes_on_when_that_dies(task: Task) -> None:
+    made = create(task, many(3))
+    assert job_claim(job_of(made).pk)
+    seen: list[int] = []
+
+    def watch(now: TraceImport) -> None:
+        seen.append(now.rows_new)
+        Job.objects.filter(pk=job_of(made).pk, attempts=1).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+    done = import_read_now(made, watch=watch)
+    assert (done.state, done.rows_new, seen) == (ImportState.SUCCEEDED, 3, [0, 3])
 
 
 @pytest.mark.slow
