@@ -46,7 +46,7 @@ def import_new(request: UserRequest, slug: str) -> HttpResponse:
     elif request.method == "POST" and form.is_valid():
         upload = form.cleaned_data["file"]
         trace_import = import_create(task=task, upload=upload, file_name=upload.name or "traces", user=request.user)
-        messages.success(request, _("Uploaded. The rows are being read."))
+        messages.success(request, _("Uploaded %(name)s.") % {"name": trace_import.file_name})
         return redirect("import-detail", slug=slug, pk=trace_import.pk)
     return render(request, "rules/import_new.html", {"task": task, "form": form}, status=422 if form.errors else 200)
 
