@@ -48,7 +48,7 @@ class Ruleset(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.number})"
+        return self.name if self.name == f"Ruleset {self.number}" else f"{self.name} ({self.number})"
 
 
 class RulesetItem(models.Model):

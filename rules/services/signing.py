@@ -46,7 +46,7 @@ def password_confirm(
         data: dict[str, Json] = {"purpose": purpose, "cause": "locked" if until else "password"}
         audit_record(REFUSED, actor=actor, subject=subject, task_slug=task_slug, data=data)
         until = until or _locked_until(actor, now)
-    raise PasswordRefused(_locked_words(until) if until else _("The password is not right. Nothing was signed."))
+    raise PasswordRefused(_locked_words(until) if until else _("The password is not right. Nothing was changed."))
 
 
 def _attempts_lock(actor: User) -> datetime:

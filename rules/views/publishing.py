@@ -14,7 +14,7 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
 from rules.forms_rulesets import PublishForm, RollbackForm, TokenForm
 from rules.manifest import token_estimate
-from rules.models import PromptToken, Release, Task
+from rules.models import PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors
 from rules.selectors.tasks import task_get
 from rules.services import tokens as token_services
@@ -88,9 +88,16 @@ def _move(request: UserRequest, slug: str, kind: type[PublishForm]) -> HttpRespo
         except PasswordRefused as refusal:
             form.add_error("password", str(refusal))
         else:
-            messages.success(request, _("%(what)s.") % {"what": publication})
+            messages.success(request, _moved_words(publication))
             return redirect("releases", slug=slug)
     return _releases_page(request, task, failed=form)
+
+
+def _moved_words(publication: Publication) -> str:
+    names = {"version": publication.release, "channel": publication.get_channel_display()}
+    if publication.kind == PublicationKind.ROLLBACK:
+        return _("Rolled %(channel)s back to %(version)s.") % names
+    return _("Published %(version)s to %(channel)s.") % names
 
 
 @roles_required(Role.SIGNATORY)

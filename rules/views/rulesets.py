@@ -24,7 +24,7 @@ from rules.forms_rulesets import (
     WithdrawReleasedForm,
 )
 from rules.manifest import token_estimate
-from rules.models import Ruleset, RulesetItem, RulesetStatus
+from rules.models import Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
 from rules.selectors.tasks import task_get
@@ -241,13 +241,20 @@ def ruleset_sign_view(request: UserRequest, slug: str, number: int) -> HttpRespo
     form = SignForm(request.POST, auto_id="sign-%s")
     if form.is_valid():
         try:
-            ruleset_sign(ruleset_id=ruleset.pk, signer=request.user, **form.cleaned_data)
+            signature = ruleset_sign(ruleset_id=ruleset.pk, signer=request.user, **form.cleaned_data)
         except PasswordRefused as refusal:
             form.add_error("password", str(refusal))
         else:
-            messages.success(request, _("Signed."))
+            messages.success(request, _signed_words(signature))
             return redirect("ruleset-detail", slug=slug, number=number)
     return _frozen_page(request, ruleset, sign_form=form)
+
+
+def _signed_words(signature: Signature) -> str:
+    """Thanks, and whose turn it is."""
+    if Ruleset.objects.get(pk=signature.ruleset_id).status == RulesetStatus.SIGNED:
+        return _("Signed. That was the last signature: a signatory can make a release of it.")
+    return _("Signed. It waits for another signature.")
 
 
 @roles_required(Role.REVIEWER, Role.SIGNATORY)

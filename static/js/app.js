@@ -5,6 +5,7 @@ import { start as startConfirm } from "./confirm.js";
 import { start as startDismiss } from "./dismiss.js";
 import { start as startDraft } from "./draft.js";
 import { start as startKeys } from "./keys.js";
+import { start as startLanding } from "./landing.js";
 import { start as startTheme } from "./theme.js";
 
 startTheme();
@@ -13,3 +14,4 @@ startDismiss();
 startDraft();
 startKeys();
 startAnnounce();
+startLanding();

@@ -54,6 +54,9 @@ def answer(route: Route) -> None:
             "headers": {"HX-Retarget": "#refusal", "HX-Reswap": "innerHTML"},
         },
         "/broken/": {"body": "", "status": 500},
+        "/errors/": {
+            "body": page_html('<input id="good"><input id="bad" aria-invalid="true"><input aria-invalid="true">')
+        },
     }
     if path in html:
         given = html[path]
@@ -175,6 +178,11 @@ def test_a_swap_is_announced_and_moves_the_focus(card: Page) -> None:
     card.locator("#swap").click()
     expect(card.locator("[data-status-line]")).to_have_text("Approved.")
     expect(card.locator("#target h2")).to_be_focused()
+
+
+def test_a_page_with_errors_begins_at_the_first(card: Page) -> None:
+    card.goto(f"{SITE}/errors/")
+    expect(card.locator("#bad")).to_be_focused()
 
 
 def test_a_refusal_is_shown_in_its_words_and_a_fault_in_the_status_line(card: Page) -> None:

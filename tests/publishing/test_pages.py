@@ -251,6 +251,20 @@ def test_a_failed_publish_keeps_its_form_open_in_its_channel(
     assert f'value="{second.pk}" selected' in page
 
 
+def test_after_each_step_the_page_says_what_was_done_and_what_is_next(
+    task: Task, ana: User, sam: User, sue: User, client_of: ClientOf
+) -> None:
+    ruleset = steps.frozen(task, ana)
+    said = {"password": PASSWORD, "manifest_sha256": ruleset.manifest_sha256, "meaning": "approved"}
+    sign = [client_of(one).post(url("ruleset-sign", 1), said, follow=True).content.decode() for one in (sam, sue)]
+    assert "Signed. It waits for another signature." in sign[0]
+    assert "Signed. That was the last signature" in sign[1]
+    client = client_of(sam)
+    client.post(url("ruleset-release", 1))
+    data = {"release": Release.objects.get().pk, "channel": "staging", "newest": 0, "password": PASSWORD}
+    assert "Published v1 to Staging." in client.post(url("release-publish"), data, follow=True).content.decode()
+
+
 @pytest.mark.parametrize("data", [{}, {"release": "x"}, {"release": 999, "channel": "live", "newest": -1}])
 def test_a_made_up_publish_is_no_error_page(
     task: Task, ana: User, sam: User, sue: User, client_of: ClientOf, data: dict[str, str]
