@@ -2,10 +2,19 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+
+
+def kind_word(object_type: str) -> str:
+    """`miningrun` as "mining run"; a type that is no model any more stays as it was written."""
+    if object_type == "user":
+        return str(_("account"))
+    named = (model._meta for model in apps.get_models() if model._meta.model_name == object_type)
+    return next((str(meta.verbose_name) for meta in named), object_type)
 
 
 class AuditEvent(models.Model):
@@ -37,6 +46,11 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.object_label}"
+
+    @property
+    def object_kind(self) -> str:
+        """The kind of its object as people call it."""
+        return kind_word(self.object_type)
 
     @property
     def facts(self) -> list[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.audit import audit_record
 from pld_app.errors import InvalidInput
 from pld_app.models import AuditEvent, Role, User
+from pld_app.models.audit import kind_word
 from pld_app.spreadsheets import Echo, disarm
 
 PER_PAGE = 50
@@ -38,11 +39,11 @@ class AuditFilter(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("action", "object_type"):
+        for name, word in (("action", str), ("object_type", kind_word)):
             known = AuditEvent.objects.order_by(name).values_list(name, flat=True).distinct()
             field = self.fields[name]
             assert isinstance(field, forms.ChoiceField)
-            field.choices = [("", _("All")), *((value, value) for value in known)]
+            field.choices = [("", _("All")), *((value, word(value)) for value in known)]
 
     def events(self) -> QuerySet[AuditEvent]:
         """The events that match, newest first; none when the filter is invalid."""

@@ -179,6 +179,16 @@ def test_each_filter_finds_its_events(auditor: Client, ada: User, ana: User, tas
     assert listed(auditor, "actor=&action=&since=") == ["other.three", "thing.two", "thing.one"]
 
 
+def test_kinds_of_objects_are_named_as_people_call_them(auditor: Client, ada: User) -> None:
+    event(ada)
+    for object_type in ("miningrun", "gone"):
+        AuditEvent.objects.create(actor=ada, action="thing.done", object_type=object_type, object_label="x")
+    page = auditor.get("/audit/").content.decode()
+    assert '<option value="miningrun">mining run</option>' in page
+    assert '<option value="user">account</option>' in page
+    assert all(f">{word}</span>" in page for word in ("mining run", "account", "gone"))
+
+
 def test_days_are_whole_and_in_utc(auditor: Client, ada: User) -> None:
     for when in ("2026-03-01T00:00:00", "2026-03-01T23:59:59.999999", "2026-03-02T00:00:00"):
         event_at(ada, when, when)
