@@ -53,7 +53,7 @@ def evaluation_new(request: UserRequest, slug: str) -> HttpResponse:
     if form.is_valid():
         if request.method == "POST" and "estimate" not in request.POST:
             run = services.evaluation_run_create(task=task, user=request.user, **form.arguments())
-            messages.success(request, _("Evaluation %(n)s has started.") % {"n": run.number})
+            messages.success(request, _("Evaluation run %(n)s has started.") % {"n": run.number})
             return redirect("evaluation-detail", slug=slug, number=run.number)
         context["estimate"], context["refused"] = _estimate(task, form)
     if request.htmx:
@@ -135,7 +135,7 @@ def _numbers(texts: list[str]) -> list[int]:
 @require_POST
 def evaluation_rerun(request: UserRequest, slug: str, number: int) -> HttpResponse:
     run = services.evaluation_rerun(run_id=selectors.run_get(slug, number).pk, user=request.user)
-    messages.success(request, _("Evaluation %(n)s asks the same again.") % {"n": run.number})
+    messages.success(request, _("Evaluation run %(n)s asks the same again.") % {"n": run.number})
     return redirect("evaluation-detail", slug=slug, number=run.number)
 
 
