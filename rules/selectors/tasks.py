@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from django.db.models import Count, Q, QuerySet
 from django.shortcuts import get_object_or_404
 
-from rules.models import ChannelName, Instruction, InstructionStatus, MiningRun, Publication, Ruleset, Task, TraceImport
+from rules.models import (
+    ChannelName,
+    Instruction,
+    InstructionStatus,
+    MiningRun,
+    Publication,
+    Ruleset,
+    Split,
+    Task,
+    TraceImport,
+)
 from rules.selectors.publishing import current_publication
 
 
@@ -30,7 +40,7 @@ class ReviewCounts:
 @dataclass(frozen=True)
 class TaskOverview:
     task: Task
-    traces: dict[str, int]
+    traces: dict[Split, int]
     review: ReviewCounts
     last_import: TraceImport | None
     last_run: MiningRun | None
@@ -69,10 +79,10 @@ def review_counts(task: Task) -> ReviewCounts:
 
 def task_overview(task: Task) -> TaskOverview:
     """Where each step of the task stands: traces, mining, review, sign-off, channels."""
-    splits = task.traces.order_by().values_list("split").annotate(n=Count("pk"))
+    counted = dict(task.traces.order_by().values_list("split").annotate(n=Count("pk")))
     return TaskOverview(
         task=task,
-        traces=dict(splits),
+        traces={split: counted[split] for split in Split if split in counted},
         review=review_counts(task),
         last_import=task.imports.first(),
         last_run=task.mining_runs.first(),
