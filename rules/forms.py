@@ -61,6 +61,7 @@ class TaskForm(forms.ModelForm[Task]):
             "preamble",
             "output_contract",
             "teacher",
+            "second_teacher",
             "embedder",
             "student",
             "signers_required",
@@ -72,6 +73,7 @@ class TaskForm(forms.ModelForm[Task]):
         super().__init__(*args, **kwargs)
         chat = ModelEndpoint.objects.filter(kind=EndpointKind.CHAT, is_active=True)
         self._choices("teacher", chat)
+        self._choices("second_teacher", chat)
         self._choices("student", chat)
         self._choices("embedder", ModelEndpoint.objects.filter(kind=EndpointKind.EMBEDDING, is_active=True))
         if self.instance.pk and self.instance.traces.exists():

@@ -70,6 +70,7 @@ def mining_report(run: MiningRun) -> dict[str, object]:
         "seconds": seconds,
         "embedder": run.embedder.model if run.embedder else "",
         "teacher": run.teacher.model if run.teacher else "",
+        "second_teacher": run.second_teacher.model if run.second_teacher else "",
         "parameters": run.parameters,
         **run.figures,
     }

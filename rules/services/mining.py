@@ -27,11 +27,11 @@ def _stages() -> tuple[tuple[MiningStage, Callable[[RunContext], None]], ...]:
     """The stages in order. Imported when a run begins: scikit-learn costs every other process seconds at its start."""
     from rules.services.mining_candidates import candidates_write, syntheses_ask  # noqa: PLC0415
     from rules.services.mining_clusters import clusters_write  # noqa: PLC0415
-    from rules.services.mining_extract import micro_rules_write  # noqa: PLC0415
+    from rules.services.mining_parts import extraction_work  # noqa: PLC0415
     from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
 
     return (
-        (MiningStage.EXTRACT, micro_rules_write),
+        (MiningStage.EXTRACT, extraction_work),
         (MiningStage.EMBED, embeddings_ask),
         (MiningStage.CLUSTER, clusters_write),
         (MiningStage.SYNTHESIZE, syntheses_ask),
@@ -45,7 +45,7 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
     Without a user it was started at the server itself, where there is nobody to ask: it is queued, without limits.
     Raises InvalidInput, InvalidTransition beside an open run, EndpointMisconfigured for an endpoint switched off.
     """
-    task = Task.objects.select_related("teacher", "embedder").get(pk=task.pk)
+    task = Task.objects.select_related("teacher", "second_teacher", "embedder").get(pk=task.pk)
     # Before the lock: it reads every trace to be extracted.
     estimate = run_estimate(task) if user is not None else RunEstimate()
     repeat = is_repeat(task, parameters, estimate) if user is not None else False
@@ -60,6 +60,8 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
         run.save()
         data: dict[str, Json] = {"parameters": parameters.model_dump_json(), "calls": estimate.calls}
         data |= {"teacher": str(task.teacher), "embedder": str(task.embedder), "state": str(run.state)}
+        if task.second_teacher is not None:
+            data["second_teacher"] = str(task.second_teacher)
         audit_record("mining.started", actor=user, subject=run, task_slug=task.slug, data=data)
         if run.state == RunState.QUEUED:
             _job_enqueue(run, user)
@@ -67,7 +69,11 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
 
 
 def _run_new(task: Task, user: User | None, parameters: MiningParameters) -> MiningRun:
-    task = Task.objects.select_for_update(of=("self",)).select_related("teacher", "embedder").get(pk=task.pk)
+    task = (
+        Task.objects.select_for_update(of=("self",))
+        .select_related("teacher", "second_teacher", "embedder")
+        .get(pk=task.pk)
+    )
     if not task.traces.filter(split=Split.TRAIN).exists():
         raise InvalidInput("There are no train traces to mine. Import a trace file first.")
     if task.mining_runs.filter(state__in=OPEN_STATES).exists():
@@ -77,6 +83,7 @@ def _run_new(task: Task, user: User | None, parameters: MiningParameters) -> Min
         number=1 + (task.mining_runs.aggregate(last=Max("number"))["last"] or 0),
         parameters=parameters.model_dump(),
         teacher=task.teacher,
+        second_teacher=task.second_teacher,
         embedder=task.embedder,
         created_by=user,
     )
@@ -134,7 +141,7 @@ def mining_run_cancel(*, run_id: int, user: User) -> MiningRun:
 
 def mining_run_execute(run_id: int, lease: Lease) -> JobResult:
     """Carry the run on from the stage it is in."""
-    run = MiningRun.objects.select_related("task", "teacher", "embedder").get(pk=run_id)
+    run = MiningRun.objects.select_related("task", "teacher", "second_teacher", "embedder").get(pk=run_id)
     if run.is_final or run.state in {RunState.AWAITING, RunState.PAUSED}:
         return JobResult.DONE
     context = RunContext(run, lease)

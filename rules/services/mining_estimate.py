@@ -1,6 +1,7 @@
 """What a run may ask of paid endpoints, before it asks anything."""
 
 import math
+from collections.abc import Iterator
 from decimal import Decimal
 
 from django.db.models import Max
@@ -8,10 +9,10 @@ from django.db.models import Max
 from pld_app.model_edge.budget import price
 from pld_app.model_edge.estimate import CallsEstimate, calls_estimate
 from pld_app.models import ModelEndpoint
-from rules.models import MiningRun, MiningStage, RunState, Split, Task
+from rules.models import MiningRun, MiningStage, RunState, Split, Task, Trace
 from rules.prompts import EMBED_BATCH, embedding_requests
 from rules.schemas import MiningParameters, RunEstimate, StageEstimate
-from rules.services.mining_extract import trace_request
+from rules.services.mining_extract import teacher_parts, trace_request
 from rules.services.mining_run import CALL_SCOPE
 
 # Of a synthesis: the fixed words with the task and the schema, a long rule (in tokens of three bytes), and how often
@@ -27,7 +28,7 @@ def run_estimate(task: Task) -> RunEstimate:
     Extraction is counted exactly. What depends on texts or clusters that do not exist yet is bounded from above: the
     longest replies, and one synthesis for each label and square root of the traces, or as often as the last run.
     """
-    stages = [_extraction(task), _embedding(task), _synthesis(task)]
+    stages = [*_extraction(task), _embedding(task), _synthesis(task)]
     return RunEstimate(stages=tuple(stage for stage in stages if stage is not None and stage.requests))
 
 
@@ -36,7 +37,8 @@ def is_repeat(task: Task, parameters: MiningParameters, estimate: RunEstimate) -
     last = task.mining_runs.filter(state=RunState.SUCCEEDED).order_by("-pk").first()
     if last is None or any(stage.calls for stage in estimate.stages if not stage.is_bound):
         return False
-    same = (last.teacher_id, last.embedder_id) == (task.teacher_id, task.embedder_id)
+    now = (task.teacher_id, task.second_teacher_id, task.embedder_id)
+    same = (last.teacher_id, last.second_teacher_id, last.embedder_id) == now
     return same and last.parameters == parameters.model_dump() and _mined_all(last)
 
 
@@ -72,12 +74,12 @@ def _bound(stage: MiningStage, endpoint: ModelEndpoint, *, calls: int, prompt: i
     )
 
 
-def _extraction(task: Task) -> StageEstimate | None:
-    if task.teacher is None:
-        return None
-    open_traces = task.traces.filter(split=Split.TRAIN, instruction="").order_by("pk")
-    requests = (trace_request(task, trace) for trace in open_traces.iterator(chunk_size=500))
-    return _stage(MiningStage.EXTRACT, task.teacher, calls_estimate(task.teacher, requests, scope=CALL_SCOPE))
+def _extraction(task: Task) -> Iterator[StageEstimate]:
+    open_traces = Trace.objects.filter(task=task, split=Split.TRAIN, instruction="").order_by("pk")
+    for part in teacher_parts(task):
+        traces = part.of_traces(open_traces).iterator(chunk_size=500)
+        found = calls_estimate(part.endpoint, (trace_request(task, trace) for trace in traces), scope=CALL_SCOPE)
+        yield _stage(MiningStage.EXTRACT, part.endpoint, found)
 
 
 def _embedding(task: Task) -> StageEstimate | None:

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models.functions import Mod
 from pydantic import ValidationError
 
 from pld_app.jobs import LeaseLost
 from pld_app.model_edge import CallRequest, Outcome
 from pld_app.model_edge.ledger import RecordedCall
+from pld_app.models import ModelEndpoint
 from rules.models import MicroRule, MicroRuleOrigin, MiningRun, Split, Task, Trace
 from rules.prompts import extraction_request, item_mark
 from rules.schemas import ExtractionReply
@@ -26,26 +29,36 @@ OTHER_ITEM = "The teacher's reply is to another question: it does not repeat thi
 NO_TEACHER = "The trace has no instruction and the task no teacher endpoint to write one."
 
 
-def micro_rules_write(context: RunContext) -> None:
-    """Give every train trace its micro-rule row; a repeated call goes on with those that have none."""
-    run = context.run
-    total = run.task.traces.filter(split=Split.TRAIN).count()
-    _imported_write(context, total)
-    if run.teacher is None:
-        _failed_write(context, list(_traces_left(run)))
-    else:
-        _extracted_write(context, total)
-    context.progress(run.micro_rules.count(), total)
+@dataclass(frozen=True)
+class Part:
+    """The traces one endpoint is asked about: those whose key leaves `rest` when divided by `of`."""
+
+    endpoint: ModelEndpoint
+    rest: int = 0
+    of: int = 1
+
+    def of_traces(self, traces: QuerySet[Trace]) -> QuerySet[Trace]:
+        return traces if self.of == 1 else traces.alias(rest=Mod("pk", self.of)).filter(rest=self.rest)
 
 
-def _traces_left(run: MiningRun) -> QuerySet[Trace]:
+def teacher_parts(owner: MiningRun | Task) -> list[Part]:
+    """How extraction is divided: by key, so that a repeat asks the same endpoint again and finds its answer."""
+    endpoints = [one for one in (owner.teacher, owner.second_teacher) if one is not None]
+    return [Part(endpoint, rest, len(endpoints)) for rest, endpoint in enumerate(endpoints)]
+
+
+def traces_left(run: MiningRun, part: Part | None = None) -> QuerySet[Trace]:
+    """Train traces without a micro-rule row, of all or of one part."""
     written = MicroRule.objects.filter(run=run, trace=OuterRef("pk"))
-    return Trace.objects.filter(~Exists(written), task=run.task, split=Split.TRAIN).order_by("pk")
+    left = Trace.objects.filter(~Exists(written), task=run.task, split=Split.TRAIN).order_by("pk")
+    return left if part is None else part.of_traces(left)
 
 
-def _imported_write(context: RunContext, total: int) -> None:
+def imported_write(context: RunContext) -> None:
+    """A row for each trace that brings its instruction; the others as failed, where there is no teacher to ask."""
     run = context.run
-    while batch := list(_traces_left(run).exclude(instruction="")[:BATCH]):
+    total = _total(run)
+    while batch := list(traces_left(run).exclude(instruction="")[:BATCH]):
         rows = [
             MicroRule(
                 run=run,
@@ -62,6 +75,12 @@ def _imported_write(context: RunContext, total: int) -> None:
             MicroRule.objects.bulk_create(rows)
         context.progress(run.micro_rules.count(), total)
         context.check_cancelled()
+    if run.teacher is None:
+        _failed_write(context, list(traces_left(run)))
+
+
+def _total(run: MiningRun) -> int:
+    return run.task.traces.filter(split=Split.TRAIN).count()
 
 
 def _failed_write(context: RunContext, traces: list[Trace]) -> None:
@@ -73,13 +92,13 @@ def _failed_write(context: RunContext, traces: list[Trace]) -> None:
         MicroRule.objects.bulk_create(rows)
 
 
-def _extracted_write(context: RunContext, total: int) -> None:
+def part_write(context: RunContext, part: Part) -> None:
+    """Have the part's endpoint write its micro-rules; a repeated call goes on with the traces that have none."""
     run = context.run
-    assert run.teacher is not None
-    left = {str(trace.pk): trace for trace in _traces_left(run)}
+    left = {str(trace.pk): trace for trace in traces_left(run, part)}
     unanswered: list[RecordedCall] = []
-    with _writer(context, done=total - len(left), total=total) as write:
-        for recorded in context.calls(run.teacher, _requests(run, left)):
+    with _writer(context, total=_total(run)) as write:
+        for recorded in context.calls(part.endpoint, _requests(run, left)):
             write.flush_if_due()
             if recorded.outcome in _MAY_PASS:
                 # Judged at the end: if the endpoint turns out to be down, these are asked again when it is back.
@@ -98,9 +117,8 @@ class _Writer:
     ledger would ask them again.
     """
 
-    def __init__(self, context: RunContext, *, done: int, total: int) -> None:
+    def __init__(self, context: RunContext, *, total: int) -> None:
         self.context = context
-        self.done = done
         self.total = total
         self._rows: list[MicroRule] = []
         self._flushed_at = time.monotonic()
@@ -125,14 +143,14 @@ class _Writer:
             self.context.check_lease()
             # A worker that lost its lease a moment ago may have written some of them: the same answers of the ledger.
             MicroRule.objects.bulk_create(rows, ignore_conflicts=True)
-        self.done += len(rows)
-        self.context.progress(self.done, self.total)
+        # Counted, not added up: another worker may write the other half.
+        self.context.progress(self.context.run.micro_rules.count(), self.total)
 
 
 @contextmanager
-def _writer(context: RunContext, *, done: int, total: int) -> Iterator[_Writer]:
+def _writer(context: RunContext, *, total: int) -> Iterator[_Writer]:
     """A writer whose last rows are written however the block ends, unless another worker has taken over."""
-    writer = _Writer(context, done=done, total=total)
+    writer = _Writer(context, total=total)
     try:
         yield writer
     finally:

@@ -120,6 +120,7 @@ class RunContext:
             "prompt_version": VERSION,
             "embedding": run.embedder.model if run.embedder else LOCAL_EMBEDDING,
             "teacher": run.teacher.model if run.teacher else "",
+            "second_teacher": run.second_teacher.model if run.second_teacher else "",
         }
 
 

@@ -98,9 +98,8 @@ def mining_new(request: UserRequest, slug: str) -> HttpResponse:
 @vary_on_headers("HX-Request")
 def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     task = task_get(slug)
-    run = get_object_or_404(
-        MiningRun.objects.select_related("task", "teacher", "embedder", "created_by"), task=task, pk=pk
-    )
+    runs = MiningRun.objects.select_related("task", "teacher", "second_teacher", "embedder", "created_by")
+    run = get_object_or_404(runs, task=task, pk=pk)
     context: dict[str, Any] = {
         "task": task,
         "run": run,

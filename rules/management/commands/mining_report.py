@@ -37,7 +37,7 @@ def _flat(report: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def _find(name: str) -> MiningRun:
-    runs = MiningRun.objects.select_related("task", "teacher", "embedder")
+    runs = MiningRun.objects.select_related("task", "teacher", "second_teacher", "embedder")
     slug, _, number = name.partition("/")
     wanted = runs.filter(task__slug=slug, number=number) if number.isdigit() else runs.filter(pk=int(slug or 0))
     run = wanted.first()
