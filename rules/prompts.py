@@ -5,7 +5,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import batched
+
+from pydantic import BaseModel
 
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.model_edge import CallRequest, ChatBody, EmbeddingBody, Message
@@ -50,7 +53,7 @@ def extraction_request(
         "input": dict(example),
         "correct_label": label,
     }
-    return _request(key, "extract", _EXTRACT, data, ExtractionReply.model_json_schema())
+    return _request(key, "extract", _EXTRACT, data, _schema(ExtractionReply))
 
 
 def item_mark(example: Mapping[str, str], label: str) -> str:
@@ -68,13 +71,19 @@ def synthesis_request(
         "rules": [{"number": number, "rule": rule} for number, rule in enumerate(rules, 1)],
         "same_topic_other_label": [{"label": other, "rule": rule} for other, rule in others],
     }
-    return _request(key, "synthesize", _SYNTHESIZE, data, SynthesisReply.model_json_schema())
+    return _request(key, "synthesize", _SYNTHESIZE, data, _schema(SynthesisReply))
 
 
 def embedding_requests(texts: Sequence[str]) -> Iterator[CallRequest]:
     """Ask for the vectors of the texts in their order, EMBED_BATCH a request."""
     for number, batch in enumerate(batched(texts, EMBED_BATCH)):
         yield CallRequest(key=str(number), purpose="embed", body=EmbeddingBody(tuple(batch)))
+
+
+@cache
+def _schema(reply: type[BaseModel]) -> dict[str, object]:
+    """The reply's JSON Schema; making it anew for each call would cost more than all else about the call."""
+    return reply.model_json_schema()
 
 
 def _request(key: str, purpose: str, system: str, data: object, schema: Mapping[str, object]) -> CallRequest:

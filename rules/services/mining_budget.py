@@ -2,36 +2,71 @@
 
 from decimal import Decimal
 
-from django.db.models import F, Q
+from django.db import connection
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from pld_app.model_edge import BudgetExhausted
 from rules.models import MiningRun
 
+_TAKE = (
+    f"UPDATE {MiningRun._meta.db_table} SET calls_used = calls_used + %s, cost_used = cost_used + %s "  # noqa: S608
+    "WHERE id = %s AND (max_calls IS NULL OR calls_used + %s <= max_calls) "
+    "AND (max_cost IS NULL OR cost_used + %s <= max_cost)"
+)
+
+
+# Calls set aside with one UPDATE while there is room: one each would keep the calls waiting for the database.
+AHEAD = 10
+
 
 class RunBudget:
-    """The limits of one run: one UPDATE sets a call aside, or finds that it would exceed a limit.
+    """The limits of one run for one worker, who sets a few calls aside at a time and returns what is left at the end.
 
-    What a killed worker had set aside stays so: those calls may have been sent and billed.
+    Others may see too much used, never too little. What a killed worker had set aside stays so: those calls may have
+    been sent and billed.
     """
 
     def __init__(self, run_id: int) -> None:
-        self._row = MiningRun.objects.filter(pk=run_id)
+        self._run_id = run_id
+        # Set aside in the row and not in use here; below zero when a call needed more requests than were set aside.
+        self._calls = 0
+        self._cost = Decimal(0)
 
     def reserve(self, cost: Decimal) -> None:
         """Set aside one call and at most this cost. Raises BudgetExhausted if that could exceed a limit."""
-        calls_left = Q(max_calls__isnull=True) | Q(calls_used__lt=F("max_calls"))
-        cost_left = Q(max_cost__isnull=True) | Q(cost_used__lte=F("max_cost") - cost)
-        room = self._row.filter(calls_left & cost_left)
-        if not room.update(calls_used=F("calls_used") + 1, cost_used=F("cost_used") + cost):
+        enough = self._calls >= 1 and self._cost >= cost
+        if not (enough or self._take(AHEAD, cost) or self._take(1, cost)):
+            self.flush()
             raise BudgetExhausted(self._why(cost))
+        self._calls -= 1
+        self._cost -= cost
+
+    def _take(self, ahead: int, each: Decimal) -> bool:
+        """Set aside what is missing to so many calls of this cost, if the limits allow it."""
+        calls, cost = max(0, ahead - self._calls), max(Decimal(0), ahead * each - self._cost)
+        with connection.cursor() as cursor:
+            cursor.execute(_TAKE, [calls, cost, self._run_id, calls, cost])
+            taken = cursor.rowcount == 1
+        if taken:
+            self._calls += calls
+            self._cost += cost
+        return taken
 
     def settle(self, *, reserved: Decimal, actual: Decimal, calls: int) -> None:
         """Replace a reservation of one call by what it came to; 0 calls if it was never sent."""
-        self._row.update(calls_used=F("calls_used") + calls - 1, cost_used=F("cost_used") + actual - reserved)
+        self._calls += 1 - calls
+        self._cost += reserved - actual
+
+    def flush(self) -> None:
+        """Return to the row what is set aside and not in use."""
+        (calls, cost), self._calls, self._cost = (self._calls, self._cost), 0, Decimal(0)
+        if calls or cost:
+            row = MiningRun.objects.filter(pk=self._run_id)
+            row.update(calls_used=F("calls_used") - calls, cost_used=F("cost_used") - cost)
 
     def _why(self, cost: Decimal) -> str:
-        run = self._row.get()
+        run = MiningRun.objects.get(pk=self._run_id)
         if run.max_calls is not None and run.calls_used >= run.max_calls:
             text = _("The run may make %(limit)d calls, and %(used)d are made or under way.")
             return text % {"limit": run.max_calls, "used": run.calls_used}

@@ -102,14 +102,18 @@ class RunContext:
 
     def calls(self, endpoint: ModelEndpoint, requests: Iterable[CallRequest]) -> Iterator[RecordedCall]:
         """Answers from the ledger, or by calls within the run's budget. Raises as `recorded_calls` does."""
-        return recorded_calls(
-            endpoint,
-            requests,
-            scope=CALL_SCOPE,
-            should_stop=self.should_stop,
-            budget=RunBudget(self.run.pk),
-            run=str(self.run),
-        )
+        budget = RunBudget(self.run.pk)
+        try:
+            yield from recorded_calls(
+                endpoint,
+                requests,
+                scope=CALL_SCOPE,
+                should_stop=self.should_stop,
+                budget=budget,
+                run=str(self.run),
+            )
+        finally:
+            budget.flush()
 
     def provenance(self) -> dict[str, object]:
         """Where a candidate of this run came from, the same for all of them."""

@@ -14,7 +14,7 @@ QUICK_LOADS = ((32, 0.05, 16),)
 
 
 def measure(*, quick: bool) -> Figures:
-    """Each load by the adapter alone and by the adapter with the ledger, best of three; all rounds are listed."""
+    """Each load by the adapter alone, with the ledger, and as the extraction stage of a mining run; best of three."""
     return {
         f"calls_{calls}_latency_{round(latency_s * 1000)}ms_concurrency_{concurrency}": _load(
             calls, latency_s, concurrency
@@ -26,9 +26,9 @@ def measure(*, quick: bool) -> Figures:
 def _load(calls: int, latency_s: float, concurrency: int) -> Figures:
     ideal = math.ceil(calls / concurrency) * latency_s
     say(f"  {calls} calls of {latency_s} s, {concurrency} at a time: ideal {ideal:.1f} s, {ROUNDS} rounds each way")
-    ways = {"dispatch": _by_dispatch, "ledger": _by_ledger}
+    ways = {"dispatch": _by_dispatch, "ledger": _by_ledger, "extraction": _by_extraction}
     with stub_endpoint(latency_s) as url:
-        found = {name: _best(make(url, concurrency), calls, ideal) for name, make in ways.items()}
+        found = {name: _best(make(url, concurrency, calls), calls, ideal) for name, make in ways.items()}
     return {"ideal_s": ideal, **found}
 
 
@@ -53,7 +53,7 @@ def _texts(number: int, calls: int) -> Iterator[tuple[str, str]]:
         yield f"t-{number}-{call}", "A clause of some length. " * 40
 
 
-def _by_dispatch(url: str, concurrency: int) -> Callable[[int, int], int]:
+def _by_dispatch(url: str, concurrency: int, calls: int) -> Callable[[int, int], int]:
     from pld_app.model_edge import calls_stream
     from tests.model_edge.harness import chat, endpoint, never
 
@@ -66,7 +66,35 @@ def _by_dispatch(url: str, concurrency: int) -> Callable[[int, int], int]:
     return answer
 
 
-def _by_ledger(url: str, concurrency: int) -> Callable[[int, int], int]:
+def _by_extraction(url: str, concurrency: int, calls: int) -> Callable[[int, int], int]:
+    from pld_app.jobs import job_claim
+    from pld_app.models import Job
+    from rules.models import MicroRuleOrigin
+    from rules.schemas import MiningParameters
+    from rules.services.mining import JOB_KIND, _stages, mining_run_create
+    from rules.services.mining_run import RunContext
+    from tests.factories import make_endpoint, make_task, make_trace
+
+    teacher = make_endpoint(url, slug=f"teacher-{concurrency}", concurrency=concurrency)
+    runs = []
+    for number in range(ROUNDS):
+        task = make_task(f"round-{concurrency}-{number}", teacher=teacher)
+        for key, text in _texts(number, calls):
+            make_trace(task, instruction="", input={"clause": f"{key} {text}", "question": "May copies be kept?"})
+        runs.append(mining_run_create(task=task, user=None, parameters=MiningParameters()))
+
+    def answer(number: int, calls: int) -> int:
+        run = runs[number]
+        claimed = job_claim(Job.objects.get(kind=JOB_KIND, subject_id=run.pk).pk)
+        assert claimed is not None
+        _extract, work = _stages()[0]
+        work(RunContext(run, claimed[1]))
+        return run.micro_rules.filter(origin=MicroRuleOrigin.TEACHER).count()
+
+    return answer
+
+
+def _by_ledger(url: str, concurrency: int, calls: int) -> Callable[[int, int], int]:
     from pld_app.model_edge.ledger import recorded_calls
     from tests.factories import make_endpoint
     from tests.model_edge.harness import chat, never

@@ -163,6 +163,7 @@ def test_reservations_of_many_workers_never_exceed_the_limit(task: Task) -> None
                 granted.append(True)
             except BudgetExhausted:
                 granted.append(False)
+        budget.flush()
         connection.close()
 
     threads = [Thread(target=reserve) for _ in range(10)]
@@ -171,10 +172,16 @@ def test_reservations_of_many_workers_never_exceed_the_limit(task: Task) -> None
     for thread in threads:
         thread.join()
     run.refresh_from_db()
-    assert (len(granted), sum(granted), run.calls_used, run.cost_used) == (50, 10, 10, Decimal("0.4"))
-    RunBudget(run.pk).settle(reserved=Decimal("0.04"), actual=Decimal("0.01"), calls=0)
+    # One worker may have held some that another was refused; none was given twice.
+    assert len(granted) == 50
+    assert 5 <= sum(granted) == run.calls_used <= 10
+    assert run.cost_used == sum(granted) * Decimal("0.04")
+    back = RunBudget(run.pk)
+    back.settle(reserved=Decimal("0.04"), actual=Decimal("0.01"), calls=0)
+    back.flush()
     run.refresh_from_db()
-    assert (run.calls_used, run.cost_used) == (9, Decimal("0.37"))
+    assert run.calls_used == sum(granted) - 1
+    assert run.cost_used == sum(granted) * Decimal("0.04") - Decimal("0.03")
 
 
 def test_cancelling_while_it_waits_ends_it_without_a_call(paid: Task, ada: User, stub: StubServer) -> None:
