@@ -8,7 +8,7 @@ from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import AuditEvent, User
 from rules.exceptions import InvalidTransition, Stale
-from rules.models import Instruction, Revision, Ruleset, RulesetStatus, Task
+from rules.models import Instruction, Ruleset, RulesetStatus, Task
 from rules.selectors import rulesets as selectors
 from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import (
@@ -168,11 +168,7 @@ def test_a_newer_approved_text_takes_the_place_of_the_old(task: Task, ana: User,
     ruleset = ruleset_create(task=task, composer=ana)
     first = instructions[0]
     steps.reopen(first, ben)
-    revision = Revision.objects.create(
-        instruction=first, number=2, text="New words.", text_sha256=sha256_hex("New words.")
-    )
-    first.current_revision = revision
-    first.save(update_fields=["current_revision"])
+    steps.edit(first, ana, "New words.")
     approve_directly(first, ben)
     ruleset = ruleset_refresh(ruleset_id=ruleset.pk, editor=ana, version=ruleset.version)
     assert numbers(ruleset) == [1, 2, 3]
