@@ -1,4 +1,4 @@
-"""Two middlewares: an id for each request, and the one place where refusals become pages."""
+"""Three middlewares: the outer edge, an id for each request, and the one place where refusals become pages."""
 
 import uuid
 from collections.abc import Callable
@@ -7,8 +7,34 @@ import structlog
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from pld_app.errors import Refusal
+
+
+class EdgeMiddleware:
+    """Outermost: no cookie reaches Postgres with a NUL in it, and no answer leaves without its frame.
+
+    Django's SecurityMiddleware sets no headers on the 400 it gives to an unknown host itself.
+    """
+
+    FRAME = {
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "same-origin",
+    }
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        # A quoted cookie may spell any byte, so the web server lets a NUL through.
+        for name in [name for name, value in request.COOKIES.items() if "\x00" in value]:
+            del request.COOKIES[name]
+        response = self.get_response(request)
+        for name, value in self.FRAME.items():
+            response.headers.setdefault(name, value)
+        return response
 
 
 class RequestIdMiddleware:
@@ -40,12 +66,24 @@ class RefusalMiddleware:
         # What was typed is handed back in full: a refusal must never cost a person their text.
         kept = {key: value for key, value in request.POST.items() if key in {"text", "note", "reason"} and value}
         template = "refusal.html#fragment" if getattr(request, "htmx", False) else "refusal.html"
-        context = {"message": exception.user_message, "status": exception.status, "kept": kept}
+        context = {
+            "message": exception.user_message,
+            "status": exception.status,
+            "kept": kept,
+            "back": _page_before(request),
+        }
         response = render(request, template, context, status=exception.status)
         if getattr(request, "htmx", False):
             response["HX-Retarget"] = "#refusal"
             response["HX-Reswap"] = "innerHTML"
         return response
+
+
+def _page_before(request: HttpRequest) -> str:
+    """Where the person came from if that was here: a link of another site must not look like ours."""
+    before = request.headers.get("Referer", "")
+    ours = url_has_allowed_host_and_scheme(before, {request.get_host()}, require_https=request.is_secure())
+    return before if ours else "/"
 
 
 def flash(request: HttpRequest, text: str) -> None:
