@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-WIDTH, HEIGHT = 640, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 96, 44, 48
+WIDTH, HEIGHT = 680, 400
+LEFT, RIGHT, TOP, BOTTOM = 56, 136, 44, 48
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.t{font-weight:600}.g{stroke:#999;stroke-opacity:.35}"
     ".l{fill:none;stroke:#24406f;stroke-width:2}.l1{stroke:#7c5c00;stroke-dasharray:6 4}"
@@ -98,9 +98,6 @@ def _lines(across: _Axis, up: _Axis, sizes: Sequence[int], series: Sequence[Seri
 
 
 def _marks(across: _Axis, up: _Axis, targets: Sequence[Target]) -> list[str]:
-    return [
-        f'<path class="m" d="M{across.at(target.n) - 12} {up.at(target.value)}h24"/>'
-        f'<text x="{across.at(target.n)}" y="{up.at(target.value) - 6}" text-anchor="middle">'
-        f"at most {target.value:g} s</text>"
-        for target in targets
-    ]
+    told = ", ".join(f"{target.value:g} s at {target.n:,}" for target in targets)
+    marks = [f'<path class="m" d="M{across.at(one.n) - 12} {up.at(one.value)}h24"/>' for one in targets]
+    return [*marks, f'<text x="{WIDTH - 12}" y="{HEIGHT - 8}" text-anchor="end">bars: at most {told}</text>']
