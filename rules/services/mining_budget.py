@@ -47,7 +47,7 @@ class RunBudget:
         calls, cost = max(0, ahead - self._calls), max(Decimal(0), ahead * each - self._cost)
         with connection.cursor() as cursor:
             cursor.execute(_TAKE, [calls, cost, self._run_id, calls, cost])
-            taken = cursor.rowcount == 1
+            taken: bool = cursor.rowcount == 1
         if taken:
             self._calls += calls
             self._cost += cost

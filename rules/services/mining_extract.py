@@ -121,7 +121,8 @@ class _Writer:
         self.context = context
         self.total = total
         self._rows: list[MicroRule] = []
-        self._flushed_at = time.monotonic()
+        # The first row is written at once: a worker that is killed often must be seen to get on.
+        self._flushed_at = -FLUSH_S
 
     def add(self, rule: MicroRule) -> None:
         self._rows.append(rule)
