@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from django.db import transaction
@@ -14,7 +14,7 @@ from pld_app.model_edge import CallRequest, Outcome
 from pld_app.model_edge.ledger import RecordedCall
 from pld_app.models import Domain
 from rules.mining.arrays import IntArray
-from rules.mining.coverage import LeftOut, left_out_drafts
+from rules.mining.coverage import LeftOut, left_out_drafts, left_out_rows
 from rules.mining.drafts import draft_instruction, supporting_and_contradicting
 from rules.models import (
     Cluster,
@@ -22,6 +22,7 @@ from rules.models import (
     EvidenceRole,
     Instruction,
     InstructionOrigin,
+    MatchKind,
     Revision,
     RunState,
     Task,
@@ -30,7 +31,7 @@ from rules.prompts import synthesis_request, system_prompt_sha256
 from rules.schemas import SynthesisReply
 from rules.services.mining_findings import findings_of, findings_write
 from rules.services.mining_flags import FlagJson, instruction_flags
-from rules.services.mining_matches import Offer, Planned, matches_plan, matches_write, standing_supersede
+from rules.services.mining_matches import Offer, Planned, Standing, matches_plan, matches_write, standing_supersede
 from rules.services.mining_run import RunContext, run_finish
 from rules.services.mining_vectors import mined_of
 
@@ -212,7 +213,8 @@ def candidates_write(context: RunContext) -> None:
     with transaction.atomic():
         context.check_lease()
         Task.objects.select_for_update(of=("self",)).get(pk=context.run.task_id)
-        plan = matches_plan(context.run.task, offers)
+        plan = matches_plan(context.run.task, offers, lambda place, one: _still_holds(view, one, candidates[place]))
+        _quotations_keep(view, plan, candidates)
         superseded = standing_supersede(plan)
         written = _plan_write(context, view, plan, candidates)
         counts = matches_write(context.run, plan, offers, written)
@@ -235,6 +237,35 @@ def candidates_write(context: RunContext) -> None:
 def _offer(view: _View, one: Candidate) -> Offer:
     traces = frozenset(view.mined.rules[row].trace_id for row in one.members)
     return Offer(one.cluster.label, one.text, traces, _members_sha256(view, one), one.contradictions)
+
+
+def _still_holds(view: _View, standing: Standing, one: Candidate) -> bool:
+    """Whether the draft that stands is as good as a new one: all it quotes is still there, and it leaves nothing out.
+
+    More traces would otherwise put other quotations into most drafts, and tell reviewers of changes that are none.
+    """
+    drafts = InstructionOrigin.EXTRACTIVE, InstructionOrigin.UNCOVERED
+    if one.origin not in drafts or standing.instruction.origin not in drafts or not standing.cited:
+        return False
+    rules = {view.mined.rules[row].trace.external_id: view.mined.rules[row].text for row in one.members}
+    if any(rules.get(name) != text for name, text in standing.cited.items()):
+        return False
+    places = [place for place, name in enumerate(rules) if name in standing.cited]
+    return not left_out_rows(view.mined.vectors[one.members], places)
+
+
+def _quotations_keep(view: _View, plan: Sequence[Planned], candidates: list[Candidate]) -> None:
+    """Where the draft that stands goes on, the candidate cites what that draft quotes."""
+    for one in plan:
+        if one.place is None or one.standing is None or one.kind == MatchKind.REWORDED:
+            continue
+        candidate = candidates[one.place]
+        if candidate.text in one.standing.known.texts:
+            continue
+        row_of = {view.mined.rules[row].trace.external_id: row for row in candidate.members}
+        cited = [row_of[name] for name in one.standing.cited]
+        supporting = (cited + [row for row in candidate.supporting if row not in cited])[:MAX_EVIDENCE]
+        candidates[one.place] = replace(candidate, text=one.standing.mined_text, cited=cited, supporting=supporting)
 
 
 def _groups(view: _View, candidates: Sequence[Candidate]) -> IntArray:

@@ -1,6 +1,6 @@
 """Mining again: each candidate is matched to an instruction that stands, and nothing a person worked on is changed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rules.mining.matching import Known, match_known
@@ -30,11 +30,16 @@ class Offer:
 
 @dataclass(frozen=True)
 class Standing:
-    """An instruction of earlier runs. `touched`: a person has decided or edited, so that it stays as it is."""
+    """An instruction of earlier runs. `touched`: a person has decided or edited, so that it stays as it is.
+
+    `mined_text` is its first text, and `cited` the micro-rules that text rests on, by their traces' external ids.
+    """
 
     instruction: Instruction
     known: Known
     touched: bool
+    mined_text: str
+    cited: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,18 @@ class Planned:
 _SAME_TEXT = (MatchKind.UNCHANGED, MatchKind.EVIDENCE)
 
 
-def matches_plan(task: Task, offers: Sequence[Offer]) -> list[Planned]:
-    """One entry for each offer, in order, then one for each instruction that no offer matches. Locks what stands."""
+def matches_plan(task: Task, offers: Sequence[Offer], still_holds: Callable[[int, Standing], bool]) -> list[Planned]:
+    """One entry for each offer, in order, then one for each instruction that no offer matches. Locks what stands.
+
+    `still_holds` says of an offer (its place) and its instruction whether the mined text is as good as the offer's.
+    """
     standing = _standing(task)
     fresh = [Known(one.label, (one.text,), one.traces) for one in offers]
     matched = match_known([one.known for one in standing], fresh, labels=task.labels)
     plan = [
-        _planned(place, offer, standing[matched[place]]) if place in matched else Planned(MatchKind.NEW, place, None)
+        _planned(place, offer, standing[matched[place]], still_holds)
+        if place in matched
+        else Planned(MatchKind.NEW, place, None)
         for place, offer in enumerate(offers)
     ]
     lost = [
@@ -79,8 +89,8 @@ def matches_plan(task: Task, offers: Sequence[Offer]) -> list[Planned]:
     return plan + [Planned(MatchKind.LOST, None, one) for one in lost]
 
 
-def _planned(place: int, offer: Offer, standing: Standing) -> Planned:
-    if offer.text not in standing.known.texts:
+def _planned(place: int, offer: Offer, standing: Standing, still_holds: Callable[[int, Standing], bool]) -> Planned:
+    if offer.text not in standing.known.texts and not still_holds(place, standing):
         return Planned(MatchKind.REWORDED, place, standing, offer.text if standing.touched else "")
     row = standing.instruction
     same = row.provenance.get("members_sha256") == offer.members_sha256 and row.contradictions == offer.contradictions
@@ -94,15 +104,27 @@ def _standing(task: Task) -> list[Standing]:
     instructions = list(rows.select_for_update(of=("self",)).order_by("pk"))
     decided = set(Decision.objects.filter(instruction__in=instructions).values_list("instruction_id", flat=True))
     texts = _texts_of(instructions)
-    traces = _traces_of(instructions)
+    traces, cited = _traces_of(instructions), _cited_rules(instructions)
+    mined = dict(Revision.objects.filter(instruction__in=texts, number=1).values_list("instruction_id", "text"))
     return [
         Standing(
             row,
             Known(row.label, tuple(texts[row.pk]), frozenset(traces.get(row.cluster_id or 0, ()))),
             touched=row.status != InstructionStatus.PROPOSED or row.pk in decided,
+            mined_text=mined[row.pk],
+            cited={name: cited.get((row.run_id or 0, name), "") for name in row.provenance.get("cited", [])},
         )
         for row in instructions
     ]
+
+
+def _cited_rules(instructions: Sequence[Instruction]) -> dict[tuple[int, str], str]:
+    """The micro-rules that instructions cite, by run and the trace's external id."""
+    names = {name for row in instructions for name in row.provenance.get("cited", [])}
+    runs = {row.run_id for row in instructions if row.run_id}
+    rules = MicroRule.objects.filter(run__in=runs, trace__external_id__in=names)
+    found = rules.values_list("run_id", "trace__external_id", "text")
+    return {(run, name): text for run, name, text in found}
 
 
 def _texts_of(instructions: Iterable[Instruction]) -> dict[int, list[str]]:

@@ -3,7 +3,7 @@ from django.urls import path
 from rules.views import findings as views
 
 urlpatterns = [
-    path("conflicts/", views.conflict_list, name="conflict-list"),
+    path("review/conflicts/", views.conflict_list, name="conflict-list"),
     path("mining/<int:pk>/changes/", views.mining_changes, name="mining-changes"),
     path("mining/<int:pk>/suspects/", views.mining_suspects, name="mining-suspects"),
     path(

@@ -1,5 +1,7 @@
 """Mining again: what stands is matched, what people worked on is left alone, and every card can say what changed."""
 
+import re
+
 import pytest
 
 from pld_app.models import User
@@ -80,6 +82,23 @@ def test_more_traces_change_the_evidence_and_no_decided_row(ana: User) -> None:
     waiting.refresh_from_db()
     assert (waiting.support, waiting.run, waiting.status) == (9, run, InstructionStatus.PROPOSED)
     assert waiting.evidence.filter(role="supporting").count() == 9
+
+
+def test_a_draft_whose_quotations_all_stand_is_not_reworded_by_more_of_the_same() -> None:
+    task = filled_task()
+    mined(task)
+    before = {row.pk: row.current_revision_id for row in Instruction.objects.filter(task=task)}
+    for topic in TOPICS:
+        add_traces(task, topic, "Compliant", 5)
+    run = mined(task)
+    assert counts(run) == {"evidence": 6}  # the three other ones are contradicted by more traces than before
+    assert {row.pk: row.current_revision_id for row in Instruction.objects.filter(task=task)} == before
+    for row in Instruction.objects.filter(task=task, label="Compliant"):
+        assert row.support == 11
+        cited = row.evidence.filter(is_cited=True)
+        assert {one.trace.external_id for one in cited} == set(row.provenance["cited"])
+        text = row.current_revision.text if row.current_revision else ""
+        assert all(re.findall(r"variant \d+", one.trace.instruction)[0] in text for one in cited)
 
 
 def test_a_reworded_rule_is_proposed_beside_what_people_decided_and_replaces_what_nobody_touched(ana: User) -> None:
