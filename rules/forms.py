@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import EndpointKind, ModelEndpoint, Role
 from rules.models import Task
+from rules.models.task import default_signer_roles
 
 
 class TraceUploadForm(forms.Form):
@@ -43,10 +44,18 @@ def _entries(text: str | None) -> list[str]:
 class TaskForm(forms.ModelForm[Task]):
     labels = LinesField(label=_("Labels"), help_text=_("One a line; fixed once traces are imported."))
     input_fields = LinesField(label=_("Input fields"), help_text=_("One a line; the names every trace uses."))
+    signers_required = forms.IntegerField(
+        label=_("Signers required"),
+        min_value=2,
+        max_value=9,
+        initial=2,
+        error_messages={"min_value": _("A release needs at least two signers.")},
+    )
     signer_roles = forms.MultipleChoiceField(
         label=_("Roles that may sign"),
         choices=[(Role.SIGNATORY, Role.SIGNATORY.label), (Role.REVIEWER, Role.REVIEWER.label)],
         widget=forms.CheckboxSelectMultiple,
+        initial=default_signer_roles,
     )
 
     class Meta:
@@ -68,6 +77,7 @@ class TaskForm(forms.ModelForm[Task]):
             "signer_roles",
         )
         widgets = {"description": forms.Textarea(attrs={"rows": 3})}
+        help_texts = {"slug": _("Its name in addresses, commands and the API; letters, digits and hyphens.")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

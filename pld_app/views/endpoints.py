@@ -7,6 +7,7 @@ from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods
 
 from pld_app.access import UserRequest, roles_required
@@ -37,6 +38,11 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
             "price_out",
             "is_active",
         )
+        labels = {"is_active": gettext_lazy("Active")}
+        help_texts = {
+            "slug": gettext_lazy("Its name in addresses and commands; letters, digits and hyphens."),
+            "is_active": gettext_lazy("Only an active endpoint can be chosen in a task."),
+        }
 
     def clean_base_url(self) -> str:
         url: str = self.cleaned_data["base_url"]

@@ -68,6 +68,13 @@ def test_a_task_that_does_not_fit_is_refused_in_words(
     assert Task.objects.get() == task
 
 
+def test_a_new_task_starts_with_two_signatories_to_sign(admin: Client) -> None:
+    page = admin.get("/tasks/new/").content.decode()
+    assert 'name="signers_required" value="2" min="2"' in page
+    assert 'value="signatory" id="id_signer_roles_0" checked' in page
+    assert 'value="reviewer" id="id_signer_roles_1" checked' not in page
+
+
 def test_what_traces_speak_stays_once_there_are_any(admin: Client, task: Task) -> None:
     make_trace(task)
     sent = fields(slug="other", labels="Yes\nNo", input_fields="text", name="Renamed")

@@ -144,6 +144,7 @@ def endpoint_fields(**changes: str) -> dict[str, str]:
         "name": "Teacher",
         "slug": "teacher",
         "kind": "chat",
+        "api": "chat",
         "base_url": "https://models.example/v1",
         "model": "m-1",
         "structured_output": "json_schema",
