@@ -6,6 +6,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import EndpointKind, ModelEndpoint, Role
+from rules.hidden_text import hidden_in
 from rules.models import Task
 from rules.models.task import default_signer_roles
 
@@ -96,6 +97,16 @@ class TaskForm(forms.ModelForm[Task]):
         if slug == "new":
             raise forms.ValidationError(_("This name is the address of the form itself. Choose another."))
         return slug
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        for name in ("name", "labels", "input_fields", "preamble", "output_contract"):
+            value = self.cleaned_data.get(name, "")
+            hidden = hidden_in("\n".join(value) if isinstance(value, list) else value.replace("\r\n", "\n"))
+            if hidden:
+                message = _("There are invisible characters in it (%(codes)s). Take them out.")
+                self.add_error(name, message % {"codes": ", ".join(hidden[:5])})
+        return cleaned
 
     def _choices(self, name: str, queryset: Any) -> None:
         field = self.fields[name]

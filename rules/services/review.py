@@ -13,6 +13,7 @@ from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import AuditEvent, Role, User
 from rules.exceptions import InvalidTransition, Stale
+from rules.hidden_text import hidden_in
 from rules.models import (
     Decision,
     DecisionKind,
@@ -110,12 +111,19 @@ class _Review:
 
 
 def instruction_approve(*, instruction_id: int, reviewer: User, version: int, note: str = "") -> Instruction:
-    """Approve the present text. Refuses its author, a decided instruction, and a page opened on an older version."""
+    """Approve the present text.
+
+    Refuses its author, a decided instruction, a page opened on an older version, and a text with invisible characters.
+    """
     said = {"note": note_text(note)}
     with _locked(instruction_id, reviewer, version) as review:
         review.demand_open()
         if review.revision.author_id == reviewer.pk:
             raise NotAllowed(_("This text is your own edit: another reviewer approves it. Go on to the next one."))
+        hidden = hidden_in(review.revision.text)
+        if hidden:
+            message = _("This text holds invisible characters (%(codes)s). Edit it to take them out, or reject it.")
+            raise InvalidInput(message % {"codes": ", ".join(hidden[:5])})
         # Decision before status: the database takes no approval that has none.
         review.decide(DecisionKind.APPROVE, said)
         review.save(InstructionStatus.APPROVED, "")

@@ -11,6 +11,7 @@ from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import Role, User
 from rules.exceptions import InvalidTransition, Stale
+from rules.hidden_text import hidden_in
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Task
 from rules.selectors import rulesets as selectors
 from rules.services.refusals import database_refusals
@@ -199,6 +200,7 @@ def ruleset_freeze(*, ruleset_id: int, editor: User, version: int) -> Ruleset:
         compiled = selectors.ruleset_compile(ruleset, items)
     except ValueError as error:
         raise InvalidInput(_("This cannot be frozen: %(why)s.") % {"why": error}) from error
+    _require_visible(ruleset.name + compiled.prompt)
     ruleset_move(ruleset, RulesetStatus.IN_SIGN_OFF)
     ruleset.manifest, ruleset.manifest_sha256 = compiled.manifest, compiled.manifest_sha256
     ruleset.prompt, ruleset.prompt_sha256 = compiled.prompt, compiled.prompt_sha256
@@ -213,6 +215,17 @@ def ruleset_freeze(*, ruleset_id: int, editor: User, version: int) -> Ruleset:
     }
     audit_record("ruleset.frozen", actor=editor, subject=ruleset, task_slug=ruleset.task.slug, data=data)
     return ruleset
+
+
+def _require_visible(text: str) -> None:
+    """Nobody can sign for what nobody sees; the words of an administrator come here unreviewed."""
+    hidden = hidden_in(text)
+    if hidden:
+        message = _(
+            "There are invisible characters in the name or the prompt (%(codes)s). Mend the instruction that holds "
+            "them, or have an administrator mend the task's settings, then freeze again."
+        )
+        raise InvalidInput(message % {"codes": ", ".join(hidden[:5])})
 
 
 def _require_freezable(items: list[RulesetItem]) -> None:
