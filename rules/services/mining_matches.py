@@ -175,15 +175,17 @@ def _row(run: MiningRun, one: Planned, offers: Sequence[Offer], written: Mapping
     offer = None if one.place is None else offers[one.place]
     standing = one.standing
     instruction = standing.instruction if standing and (one.keeps or offer is None) else written[one.place or 0]
-    before = standing.known.traces if standing else frozenset()
     after = offer.traces if offer else frozenset()
+    shared = len(standing.known.traces & after) if standing else 0
+    # Its cluster may hold more than it stands for: what it left out has an instruction of its own.
+    before = standing.instruction.support if standing else 0
     return RunMatch(
         run=run,
         instruction=instruction,
         kind=one.kind,
         proposed_text=one.proposed_text,
         replaces=standing.instruction if standing and instruction is not standing.instruction else None,
-        traces_before=len(before),
+        traces_before=before,
         traces_after=len(after),
-        shared=len(before & after),
+        shared=min(shared, before),
     )
