@@ -5,9 +5,21 @@ from urllib.parse import urlsplit
 
 # Metadata services hand out credentials; no model runs there, whatever an admin allows.
 _NEVER = tuple(
-    ipaddress.ip_network(net) for net in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32")
+    ipaddress.ip_network(net)
+    for net in (
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+        "100.100.100.200/32",
+        "168.63.129.16/32",
+    )
 )
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# IPv6 forms that end in an IPv4 address: NAT64 (RFC 6052), IPv4-translated (RFC 2765), IPv4-compatible (RFC 4291).
+_HOLDS_IPV4 = tuple(ipaddress.ip_network(net) for net in ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96"))
+_LOOPBACK_OR_NONE = (ipaddress.ip_address("::1"), ipaddress.ip_address("::"))
+# Python calls everything global that no registry reserves; the internet is here (RFC 4291, section 2.4).
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -32,7 +44,7 @@ def _real_address(address: IPAddress) -> IPAddress:
     """The IPv4 address that an IPv6 form leads to, else the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in _NAT64:
+    if address not in _LOOPBACK_OR_NONE and any(address in network for network in _HOLDS_IPV4):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else address)
 
@@ -42,7 +54,7 @@ def check_address(text: str, *, scheme: str, allow_private: bool) -> None:
     address = _real_address(ipaddress.ip_address(text.partition("%")[0]))
     if any(address in network for network in _NEVER) or address.is_multicast or address.is_unspecified:
         raise AddressRefusedError(f"The endpoint's address {address} is never allowed.")
-    if address.is_global:
+    if address.is_global and (address.version == 4 or address in _GLOBAL_UNICAST):
         if scheme != "https":
             raise AddressRefusedError("A public endpoint must use https://, or the key would travel in the clear.")
     elif not allow_private:
