@@ -33,7 +33,7 @@ def _list(name: str) -> list[str]:
 
 
 def _database(url: str) -> dict[str, object]:
-    """Django's database settings from postgresql://user:password@host:port/name, or with ?host=/socket/dir&port=."""
+    """Django's database settings from postgresql://user:password@host:port/name (or ?host=/socket/dir&port=)."""
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
         raise ImproperlyConfigured("DATABASE_URL must start with postgresql://: Postgres is the only engine.")
