@@ -81,9 +81,6 @@ def test_text_is_hashed_as_utf_8() -> None:
         "+1+1",
         "-2",
         "@SUM(A1)",
-        "\t=1",
-        "\r=1",
-        "\n=1",
         "\N{FULLWIDTH EQUALS SIGN}1",
         "\N{FULLWIDTH PLUS SIGN}1",
         "\N{FULLWIDTH HYPHEN-MINUS}1",
@@ -92,6 +89,12 @@ def test_text_is_hashed_as_utf_8() -> None:
 )
 def test_a_cell_that_would_run_is_disarmed(text: str) -> None:
     assert disarm(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("space", ["\t", "\r", "\n"])
+def test_white_space_hides_no_formula_behind_it(space: str) -> None:
+    assert disarm(f"{space}=1") == f"'{space}'=1"
+    assert disarm(f"{space}1") == f"'{space}1"
 
 
 @pytest.mark.parametrize("text", ["", "plain", "a=1", "'=1", "1-2", " =1"])
