@@ -8,13 +8,13 @@ from rules.models import MicroRule, Split, Task, Trace
 type FlagJson = dict[str, str | int | bool]
 
 # Enough traces to tell a common word from a name.
-_VOCABULARY_TRACES = 2000
+_VOCABULARY_TRACES = 1000
 MAX_FLAGS = 30
 _THE_RULE = "instruction"
 
 
 def task_vocabulary(task: Task) -> Vocabulary:
-    """What the train traces of the task have in common, from the first 2,000 of them."""
+    """What the train traces of the task have in common, from the first 1,000 of them."""
     inputs = task.traces.filter(split=Split.TRAIN).order_by("pk").values_list("input", flat=True)
     return vocabulary(inputs[:_VOCABULARY_TRACES])
 
