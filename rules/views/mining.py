@@ -59,6 +59,13 @@ class MiningForm(forms.Form):
     max_conditions = forms.IntegerField(
         label=gettext_lazy("Further conditions in a draft"), initial=3, min_value=0, max_value=10
     )
+    min_group = forms.IntegerField(
+        label=gettext_lazy("Smallest group"),
+        initial=3,
+        min_value=1,
+        max_value=100,
+        help_text=gettext_lazy("Smaller ones are marked as such; of the others no condition may be left out."),
+    )
 
     def parameters(self) -> MiningParameters:
         return MiningParameters.model_validate(self.cleaned_data)

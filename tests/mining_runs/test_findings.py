@@ -181,3 +181,12 @@ def test_the_database_refuses_odd_suspects(task: Task) -> None:
     Suspect.objects.create(run=run, rank=1, trace=trace, **values)
     refused(lambda: Suspect.objects.create(run=run, rank=1, trace=make_trace(task), **values), "suspect_rank")
     refused(lambda: Suspect.objects.create(run=run, rank=2, trace=trace, **values), "suspect_once")
+
+
+def test_the_smallest_group_can_be_chosen() -> None:
+    task = filled_task()
+    run = mined(task, min_group=4)
+    small = Instruction.objects.filter(run=run, provenance__small_group=True)
+    # The three groups of 3 traces, not those of 6.
+    assert [(one.label, one.support) for one in small] == [("Breach", 3)] * 3
+    assert run.figures["small_groups"] == 3
