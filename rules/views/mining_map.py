@@ -20,7 +20,7 @@ def mining_map(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     task = task_get(slug)
     run = get_object_or_404(MiningRun.objects.select_related("task"), task=task, pk=pk)
     asked = request.GET.get("topic", "")
-    drawing = selectors.mining_map(run, int(asked) if asked.isdecimal() else None)
+    drawing = selectors.mining_map(run, int(asked) if asked.isdecimal() and len(asked) < 9 else None)
     chosen = next((topic for topic in drawing.topics if str(topic.number) == asked), None)
     if asked and chosen is None:
         raise Http404

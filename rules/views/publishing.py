@@ -14,7 +14,7 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
 from rules.forms_rulesets import PublishForm, RollbackForm, TokenForm
 from rules.manifest import token_estimate
-from rules.models import PromptToken, Publication, PublicationKind, Release, Task
+from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors
 from rules.selectors.tasks import task_get
 from rules.services import tokens as token_services
@@ -69,7 +69,9 @@ def _offer(form: PublishForm, releases: list[Release]) -> None:
 def _move(request: UserRequest, slug: str, kind: type[PublishForm]) -> HttpResponse:
     task = task_get(slug)
     name = "rollback" if kind is RollbackForm else "publish"
-    form = kind(request.POST, auto_id=f"{name}-{request.POST.get('channel', '')}-%s")
+    # The channel is what somebody sent: only a known one may be part of a format.
+    channel = request.POST.get("channel", "")
+    form = kind(request.POST, auto_id=f"{name}-{channel if channel in ChannelName.values else ''}-%s")
     _offer(form, list(Release.objects.filter(task=task).defer("prompt")))
     if form.is_valid():
         values = form.cleaned_data
