@@ -49,10 +49,10 @@ def _sessions_end(user: User) -> None:
 
 
 @transaction.atomic
-def account_set_password(*, user_id: int, password: str) -> User:
-    """Set a password from the command line; a changed password ends every session (Django checks its hash)."""
+def account_set_password(*, user_id: int, password: str, by: User | None = None) -> User:
+    """Set a password (`by` None: from the command line); it ends every other session (Django checks its hash)."""
     user = User.objects.select_for_update().get(pk=user_id)
     user.set_password(password)
     user.save(update_fields=["password"])
-    audit_record("account.password_set", actor=None, subject=user)
+    audit_record("account.password_set", actor=by, subject=user)
     return user

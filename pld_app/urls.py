@@ -14,6 +14,7 @@ urlpatterns = [
     path("ledger/", ledger.ledger_list, name="ledger"),
     path("ledger/<int:pk>/", ledger.ledger_call, name="ledger-call"),
     path("accounts/", accounts.account_list, name="accounts"),
+    path("password/", accounts.account_password, name="account-password"),
     path("accounts/new/", accounts.account_new, name="account-new"),
     path("accounts/<int:pk>/deactivate/", accounts.account_deactivate, name="account-deactivate"),
     path("endpoints/", endpoints.endpoint_list, name="endpoints"),

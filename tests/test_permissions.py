@@ -55,6 +55,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "audit": {"GET": WATCHERS},
     "audit-export": {"GET": WATCHERS},
     "accounts": {"GET": WATCHERS},
+    "account-password": {"GET": ALL, "POST": ALL},
     "account-new": {"GET": ADMIN, "POST": ADMIN},
     "account-deactivate": {"POST": ADMIN},
     "endpoints": {"GET": WATCHERS},
@@ -152,8 +153,9 @@ def test_every_url_has_a_row_in_the_table() -> None:
 
 def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() -> None:
     writable = [(name, who) for name, row in TABLE.items() for method, who in row.items() if method != "GET"]
-    # Signing in and out; and the API's description, which answers every method with the same document.
-    assert {name for name, who in writable if Role.AUDITOR in who} == {"login", "logout", "api:openapi-json"}
+    # Signing in and out, one's own password; and the API's description, the same document for every method.
+    own = {"login", "logout", "account-password", "api:openapi-json"}
+    assert {name for name, who in writable if Role.AUDITOR in who} == own
     deciding = [(name, who) for name, who in writable if name.startswith(("instruction-", "ruleset-", "release-"))]
     assert deciding
     assert not [name for name, who in deciding if Role.ADMIN in who]

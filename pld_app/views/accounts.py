@@ -4,6 +4,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
+from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import validate_password
 from django.core.paginator import Paginator
 from django.http import HttpResponse
@@ -61,6 +63,20 @@ def account_new(request: UserRequest) -> HttpResponse:
         messages.success(request, _("Created the account of %(name)s.") % {"name": user.display_name})
         return redirect("accounts")
     return render(request, "pld_app/account_new.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@roles_required()
+@require_http_methods(["GET", "POST"])
+def account_password(request: UserRequest) -> HttpResponse:
+    """One's own password; the present one is asked for, and every other session of the account ends."""
+    form = PasswordChangeForm(request.user, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        chosen = form.cleaned_data["new_password1"]
+        user = accounts.account_set_password(user_id=request.user.pk, password=chosen, by=request.user)
+        update_session_auth_hash(request, user)
+        messages.success(request, _("Your password is changed. Your other sessions have ended."))
+        return redirect("home")
+    return render(request, "pld_app/account_password.html", {"form": form}, status=422 if form.errors else 200)
 
 
 @roles_required(Role.ADMIN)

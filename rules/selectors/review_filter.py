@@ -117,6 +117,13 @@ def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
     return QueueCounts(tabs, counts["decided"], counts["total"])
 
 
+def second_checks_elsewhere(task: Task, view: ReviewFilter, user: User) -> int:
+    """Edits that wait for this person outside the domain they look at, so that none is left waiting unseen."""
+    waiting = Instruction.objects.filter(task=task).filter(tab_condition(Tab.SECOND, user))
+    shown = instructions_within(task, view).filter(tab_condition(Tab.SECOND, user))
+    return waiting.exclude(pk__in=shown.values("pk")).count()
+
+
 def topics_of(task: Task) -> list[str]:
     rows = Instruction.objects.filter(task=task).exclude(topic="").order_by("topic")
     return list(rows.values_list("topic", flat=True).distinct())

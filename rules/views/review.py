@@ -19,7 +19,7 @@ from rules.forms_review import DecisionForm, QueueFilterForm
 from rules.models import DecisionKind, Instruction, ReasonCode, Task
 from rules.selectors import review as selectors
 from rules.selectors.findings import change_of, conflicts_of
-from rules.selectors.review_filter import ReviewFilter, place_of, queue_counts, topics_of
+from rules.selectors.review_filter import ReviewFilter, place_of, queue_counts, second_checks_elsewhere, topics_of
 from rules.services import review as services
 from rules.views.review_refused import Refused, show_conflict, typed_back
 
@@ -32,7 +32,9 @@ def review_queue(request: UserRequest, slug: str) -> HttpResponse:
     view = form.to_filter()
     page, rows = selectors.queue_page(task, view, request.user, request.GET.get("page"))
     counts = queue_counts(task, view, request.user)
+    elsewhere = second_checks_elsewhere(task, view, request.user) if request.user.role == Role.REVIEWER else 0
     context = {"task": task, "form": form, "view": view, "page": page, "rows": rows, "counts": counts}
+    context["elsewhere"] = elsewhere
     return render(request, "rules/review_queue.html", context)
 
 

@@ -216,3 +216,18 @@ def test_a_list_costs_the_same_for_1_and_25_rows(
         page = admin.get(path).context["page"]
     assert len(page.object_list) == 25
     assert page.has_next()
+
+
+def test_people_change_their_own_password_and_other_sessions_end(
+    ana: User, client_of: Callable[[User], Client]
+) -> None:
+    here, elsewhere = client_of(ana), client_of(ana)
+    fresh = "a quite different horse"
+    form = {"old_password": PASSWORD, "new_password1": fresh, "new_password2": fresh}
+    assert here.post("/password/", form | {"old_password": "wrong"}).status_code == 422
+    assert here.post("/password/", form).status_code == 302
+    ana.refresh_from_db()
+    assert ana.check_password(fresh)
+    assert audit_actions(ana) == ["account.password_set"]
+    assert here.get("/").status_code == 200
+    assert elsewhere.get("/").status_code == 302

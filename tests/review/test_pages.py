@@ -130,7 +130,7 @@ def test_queries_do_not_grow_with_the_rows(
     one = MicroRule.objects.filter(cluster=cluster)[:1].values("pk")
     client = client_of(ana)
     args = () if name == "review-queue" else (1,)
-    queries = {"review-queue": 7, "instruction-detail": 10, "instruction-traces": 5}[name]
+    queries = {"review-queue": 8, "instruction-detail": 10, "instruction-traces": 5}[name]
     # First one row: of the queue by its text, of the cluster by leaving it one member. Then all of them.
     MicroRule.objects.exclude(pk__in=one).update(cluster=None)
     with django_assert_num_queries(queries):
@@ -432,3 +432,12 @@ def test_every_decision_is_a_plain_form(instruction: Instruction, ana: User, cli
     for key in "aerds1234567":
         assert f'data-key="{key}"' in page
     assert not re.search(r"<[^>]+\s(style|on[a-z]+)=", page)
+
+
+def test_an_edit_of_another_domain_is_not_left_waiting_unseen(
+    task: Task, ana: User, ben: User, client_of: ClientOf
+) -> None:
+    edit(factories.make_instruction(task, RULE, domain="legal"), ana, text=EDIT)
+    page = client_of(ben).get(reverse("review-queue", args=[task.slug])).text
+    assert "1 edit outside this selection waits for a second reviewer" in page
+    assert "outside this selection" not in client_of(ana).get(reverse("review-queue", args=[task.slug])).text
