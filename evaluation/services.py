@@ -133,10 +133,21 @@ def _run_create(task: Task, user: User | None, asked: _Asked) -> EvaluationRun:
         created_by=user,
     )
     _examples_freeze(run)
+    _require_news(run)
     run.save()
     audit_record("evaluation.started", actor=user, subject=run, task_slug=task.slug, data=_event(run, asked.again))
     job_enqueue(kind=JOB_KIND, subject_id=run.pk, key=f"{JOB_KIND}:{run.pk}", created_by=user)
     return run
+
+
+def _require_news(run: EvaluationRun) -> None:
+    """A form that is sent twice must not pay twice; once a run has ended, the same may be asked again."""
+    asked = ("kind", "ruleset_id", "release_id", "prompt_sha256", "student_id", "split", "seed", "examples_sha256")
+    same = {name: getattr(run, name) for name in asked}
+    waiting = run.task.evaluation_runs.filter(state__in=[RunState.QUEUED, RunState.RUNNING], **same).first()
+    if waiting is not None:
+        text = _("Evaluation %(number)s is asking the same at this moment. Wait for it, or cancel it first.")
+        raise InvalidTransition(text % {"number": waiting.number})
 
 
 def _examples_freeze(run: EvaluationRun) -> None:
