@@ -24,7 +24,7 @@ BATCH = 1000
 # Ways to fail that say something about the moment, not about the trace.
 _MAY_PASS = frozenset({Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.HTTP_ERROR})
 FLUSH_ROWS = 200
-FLUSH_S = 1.0
+FLUSH_S = 2.0
 OTHER_ITEM = "The teacher's reply is to another question: it does not repeat this one's mark."
 NO_TEACHER = "The trace has no instruction and the task no teacher endpoint to write one."
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -103,15 +104,21 @@ class RunContext:
     def calls(self, endpoint: ModelEndpoint, requests: Iterable[CallRequest]) -> Iterator[RecordedCall]:
         """Answers from the ledger, or by calls within the run's budget. Raises as `recorded_calls` does."""
         budget = RunBudget(self.run.pk)
+        found = recorded_calls(
+            endpoint,
+            requests,
+            scope=CALL_SCOPE,
+            should_stop=self.should_stop,
+            budget=budget,
+            run=str(self.run),
+        )
         try:
-            yield from recorded_calls(
-                endpoint,
-                requests,
-                scope=CALL_SCOPE,
-                should_stop=self.should_stop,
-                budget=budget,
-                run=str(self.run),
-            )
+            with closing(found):
+                for number, recorded in enumerate(found):
+                    if number == 0 and self.lease is not None and recorded.call_id is not None:
+                        # What is recorded is not asked again: a worker killed right now has got on.
+                        self.lease.progressed()
+                    yield recorded
         finally:
             budget.flush()
 
