@@ -29,6 +29,8 @@ from rules.models import (
 from rules.selectors.review import label_index, shown_diff
 
 PAGE_ROWS = 25
+# A conflict is two whole texts and their traces: ten fill a long page.
+PAGE_CONFLICTS = 10
 CARD_CONFLICTS = 3
 _GONE = frozenset({InstructionStatus.REJECTED, InstructionStatus.SUPERSEDED})
 
@@ -95,9 +97,9 @@ def _newest_first(task: Task) -> QuerySet[MiningRun]:
 
 
 def conflict_page(run: MiningRun, kind: str, number: str | None) -> tuple[Page[Conflict], list[ConflictView]]:
-    """25 conflicts of one kind, strongest first, with both texts and their closest traces."""
+    """A page of conflicts of one kind, strongest first, with both texts and their closest traces."""
     rows = _conflicts().filter(run=run, kind=kind)
-    page = Paginator(rows, PAGE_ROWS).get_page(number)
+    page = Paginator(rows, PAGE_CONFLICTS).get_page(number)
     return page, _views(run.task, page.object_list)
 
 
