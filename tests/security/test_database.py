@@ -107,9 +107,7 @@ def test_no_statement_changes_the_record(statement: str, task: Task, ana: User, 
 
 
 class TestServedPrompt:
-    def test_no_pointer_is_moved_to_a_release_of_another_task(
-        self, task: Task, ana: User, sam: User, sue: User
-    ) -> None:
+    def test_no_channel_points_to_a_release_of_another_task(self, task: Task, ana: User, sam: User, sue: User) -> None:
         release = steps.in_production(task, ana, sam, sue)
         other = make_task("other")
         event = audit_record("release.published", actor=sam, subject=release)
