@@ -9,6 +9,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
 
 from pld_app.audit import audit_record
 from pld_app.models import AuditEvent, User
@@ -21,11 +22,14 @@ LOCKED = "login.locked"
 
 
 class SignInLocked(Exception):
-    """Too many wrong attempts for this name or from this address; the password was not looked at."""
+    """Too many wrong attempts for this name or from this address; its text says so to the person."""
 
     def __init__(self, until: datetime, now: datetime) -> None:
-        super().__init__(str(until))
-        self.until = until
+        text = _(
+            "Too many sign-ins with a wrong name or password. Wait until %(time)s UTC and try again. If it was not "
+            "you, tell an administrator."
+        )
+        super().__init__(text % {"time": until.strftime("%H:%M")})
         self.seconds = max(1, round((until - now).total_seconds()))
 
 

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from pld_app import accounts
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role, User
+from pld_app.sign_in import SignInLocked, sign_in_check
 
 
 class AccountForm(forms.ModelForm[User]):
@@ -65,11 +66,32 @@ def account_new(request: UserRequest) -> HttpResponse:
     return render(request, "pld_app/account_new.html", {"form": form}, status=422 if form.errors else 200)
 
 
+class PasswordForm(PasswordChangeForm):
+    """One's own new password; the present one is checked under the limit of signing in.
+
+    Without it, an unattended browser would let anybody guess the password that signatures ask for.
+    """
+
+    def __init__(self, request: UserRequest) -> None:
+        super().__init__(request.user, request.POST if request.method == "POST" else None)
+        self.request = request
+
+    def clean_old_password(self) -> str:
+        old: str = self.cleaned_data["old_password"]
+        try:
+            found = sign_in_check(request=self.request, username=self.request.user.username, password=old)
+        except SignInLocked as locked:
+            raise forms.ValidationError(str(locked)) from locked
+        if found is None:
+            raise forms.ValidationError(self.error_messages["password_incorrect"])
+        return old
+
+
 @roles_required()
 @require_http_methods(["GET", "POST"])
 def account_password(request: UserRequest) -> HttpResponse:
     """One's own password; the present one is asked for, and every other session of the account ends."""
-    form = PasswordChangeForm(request.user, request.POST if request.method == "POST" else None)
+    form = PasswordForm(request)
     if request.method == "POST" and form.is_valid():
         chosen = form.cleaned_data["new_password1"]
         user = accounts.account_set_password(user_id=request.user.pk, password=chosen, by=request.user)

@@ -6,7 +6,6 @@ from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import HttpResponse
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pld_app.sign_in import SignInLocked, sign_in_check
@@ -28,11 +27,7 @@ class SignInForm(AuthenticationForm):
                 self.user_cache = sign_in_check(request=self.request, username=username, password=password)
             except SignInLocked as locked:
                 self.wait_s = locked.seconds
-                text = _(
-                    "Too many sign-ins with a wrong name or password. Wait until %(time)s UTC and try again. If it was "
-                    "not you, tell an administrator."
-                )
-                raise forms.ValidationError(text % {"time": locked.until.strftime("%H:%M")}) from locked
+                raise forms.ValidationError(str(locked)) from locked
             if self.user_cache is None:
                 raise self.get_invalid_login_error()
         return self.cleaned_data

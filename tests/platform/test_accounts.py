@@ -228,6 +228,6 @@ def test_people_change_their_own_password_and_other_sessions_end(
     assert here.post("/password/", form).status_code == 302
     ana.refresh_from_db()
     assert ana.check_password(fresh)
-    assert audit_actions(ana) == ["account.password_set"]
+    assert audit_actions(ana) == ["login.failed", "account.password_set"]
     assert here.get("/").status_code == 200
     assert elsewhere.get("/").status_code == 302

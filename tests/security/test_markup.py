@@ -167,6 +167,7 @@ PAGES = [
     "/endpoints/",
     "/endpoints/student/",
     "/audit/",
+    "/password/",
     "/ledger/",
     "/ledger/{call}/",
     "/tasks/nda/",

@@ -131,6 +131,19 @@ def test_an_ipv6_client_is_counted_by_its_network(address: str, counted: str) ->
     assert client_address(RequestFactory().get("/", REMOTE_ADDR=address)) == counted
 
 
+def test_a_browser_left_open_does_not_tell_the_password(sam: User) -> None:
+    """The form for a new password asks for the present one: it must not answer guesses without end."""
+    browser = Client()
+    browser.force_login(sam)
+    new = {"new_password1": "a quite different horse", "new_password2": "a quite different horse"}
+    answers = [browser.post("/password/", {"old_password": f"wrong {n}"} | new) for n in range(ACCOUNT_FAILURES)]
+    assert [WAIT in one.content.decode() for one in answers] == [False] * 4 + [True]
+    assert browser.post("/password/", {"old_password": PASSWORD} | new).status_code == 422
+    sam.refresh_from_db()
+    assert sam.check_password(PASSWORD)
+    assert actions() == ["login.failed"] * 5 + ["login.locked"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_parallel_guesses_are_counted() -> None:
     make_user("sam", Role.SIGNATORY)
