@@ -14,7 +14,7 @@ from django.conf import settings
 from playwright.sync_api import Locator, Page, expect
 
 from pld_app.models import AuditEvent, Domain, Role
-from rules.models import Decision, DecisionKind, Instruction, InstructionStatus, Ruleset, Signature, Task
+from rules.models import Decision, DecisionKind, Instruction, InstructionStatus, Release, Ruleset, Signature, Task
 from tests.e2e.conftest import Person
 from tests.factories import PASSWORD, make_endpoint, make_user
 from tests.workers import celery_worker, stub_process
@@ -188,7 +188,7 @@ def _publish(page: Page, section: Locator) -> None:
     summary = section.locator("summary", has_text="Publish")
     if summary.count():
         summary.first.click()
-    section.get_by_label("Release").first.select_option("1")
+    section.get_by_label("Release").first.select_option(str(Release.objects.get().pk))
     section.get_by_label("password").first.fill(PASSWORD)
     section.get_by_role("button", name="Publish").click()
     page.wait_for_load_state()
