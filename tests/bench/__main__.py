@@ -11,7 +11,7 @@ from tests.bench.databases import copied_database, template_database
 from tests.bench.machine import Figures, load, machine, say
 from tests.bench.processes import in_own_process
 
-NAMES = ("mining", "review", "prompt_api", "dispatch", "trace_import")
+NAMES = ("mining", "review", "prompt_api", "dispatch", "two_workers", "trace_import")
 
 
 def _run(name: str, template: str, *, quick: bool) -> Figures:

@@ -8,43 +8,26 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from pld_app import jobs
 from pld_app.jobs import job_execute
 from pld_app.models import Job, JobState, ModelCall, ModelEndpoint, Role
-from rules.models import MicroRule, MicroRuleOrigin, MiningRun, RunState, Task
-from rules.schemas import MiningParameters
+from rules.models import MicroRule, MicroRuleOrigin, MiningRun, RunState
 from rules.selectors.mining import mining_report
-from rules.services.mining import mining_run_cancel, mining_run_create
+from rules.services.mining import mining_run_cancel
 from rules.services.mining_estimate import run_estimate
 from rules.services.mining_parts import JOB_KIND
-from tests.factories import make_endpoint, make_task, make_trace, make_user
+from tests.factories import make_trace, make_user
+from tests.mining_runs.divided import TRACES, divided_task, is_final, started
 from tests.mining_runs.test_stages import Teacher
 from tests.stub_server import stub_server
 from tests.workers import calls_logged, celery_worker, stub_process, wait_until
 
 pytestmark = pytest.mark.django_db
-TRACES = 12
-
-
-def divided_task(first: str, second: str, *, traces: int = TRACES, concurrency: int = 8) -> Task:
-    """A task whose traces all wait for the teacher, at two endpoints."""
-    endpoints = [
-        make_endpoint(url, slug=f"teacher-{n}", concurrency=concurrency) for n, url in enumerate((first, second), 1)
-    ]
-    task = make_task(teacher=endpoints[0], second_teacher=endpoints[1])
-    for n in range(traces):
-        make_trace(task, instruction="", input={"clause": f"Clause number {n} on copies.", "question": "Copies?"})
-    return task
 
 
 @pytest.fixture
 def two_endpoints() -> Iterator[tuple[str, str]]:
     with stub_server(Teacher()) as first, stub_server(Teacher()) as second:
         yield first.url, second.url
-
-
-def started(task: Task) -> MiningRun:
-    return mining_run_create(task=task, user=None, parameters=MiningParameters())
 
 
 def worked(run: MiningRun, kind: str) -> Job:
@@ -149,43 +132,6 @@ def test_the_second_endpoint_must_be_another_one(two_endpoints: tuple[str, str])
         task.full_clean()
 
 
-def _final(run: MiningRun) -> bool:
-    jobs.jobs_sweep()
-    return MiningRun.objects.get(pk=run.pk).is_final
-
-
-@pytest.mark.slow
-@pytest.mark.django_db(transaction=True)
-def test_two_workers_on_two_endpoints_take_at_most_0_60_of_one(tmp_path: Path) -> None:
-    """Seconds from the first question to the last recorded answer, with real workers and endpoints."""
-    traces, latency_s, concurrency = 144, 0.5, 4
-    with (
-        stub_process(tmp_path / "one.jsonl", latency_s=latency_s) as one,
-        stub_process(tmp_path / "two.jsonl", latency_s=latency_s) as two,
-        celery_worker(tmp_path / "first.log"),
-        celery_worker(tmp_path / "second.log"),
-    ):
-        task = divided_task(one, two, traces=traces, concurrency=concurrency)
-        second, task.second_teacher = task.second_teacher, None
-        task.save()
-        alone = _extraction_s(started(task), traces)
-        # Another question to each trace, so that nothing is in the ledger.
-        task.preamble, task.second_teacher = "Read the clause again.", second
-        task.save()
-        together = _extraction_s(started(task), traces)
-    assert together <= 0.60 * alone, (alone, together)
-
-
-def _extraction_s(run: MiningRun, traces: int) -> float:
-    wait_until(lambda: _final(run), timeout_s=120, what="the run to end")
-    run.refresh_from_db()
-    assert run.state == RunState.SUCCEEDED, run.error
-    calls = ModelCall.objects.filter(purpose="extract", run=str(run)).order_by("at")
-    assert calls.count() == traces
-    times = list(calls.values_list("at", flat=True))
-    return (times[-1] - times[0]).total_seconds()
-
-
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_killed_workers_cost_at_most_the_calls_in_flight(tmp_path: Path) -> None:
@@ -198,7 +144,7 @@ def test_killed_workers_cost_at_most_the_calls_in_flight(tmp_path: Path) -> None
             first.kill()
             second.kill()
         with celery_worker(tmp_path / "c.log"), celery_worker(tmp_path / "d.log"):
-            wait_until(lambda: _final(run), timeout_s=90, what="the run to end")
+            wait_until(lambda: is_final(run), timeout_s=90, what="the run to end")
     run.refresh_from_db()
     assert (run.state, run.error) == (RunState.SUCCEEDED, "")
     assert MicroRule.objects.filter(run=run).exclude(text="").count() == traces
