@@ -37,7 +37,8 @@ def test_kill_9_repeats_no_recorded_call_and_the_run_ends_as_if_nothing_had_happ
         recorded: list[set[str]] = []
         for _ in range(3):
             worker = _worker(job)
-            seen, more = len(_asked(log)), random.randint(5, 25)
+            # One more than fit at once: by then the first answer is recorded.
+            seen, more = len(_asked(log)), random.randint(CONCURRENCY + 2, 25)
             wait_until(partial(_has_asked, log, seen + more), timeout_s=60, what="the next calls")
             worker.kill()
             assert worker.wait() != 0
