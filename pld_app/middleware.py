@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Callable
 
 import structlog
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -84,8 +83,3 @@ def _page_before(request: HttpRequest) -> str:
     before = request.headers.get("Referer", "")
     ours = url_has_allowed_host_and_scheme(before, {request.get_host()}, require_https=request.is_secure())
     return before if ours else "/"
-
-
-def flash(request: HttpRequest, text: str) -> None:
-    """Say in the status line of the next page what was done."""
-    messages.success(request, text)
