@@ -17,7 +17,7 @@ from pld_app.errors import InvalidInput
 from pld_app.models import Role
 from pld_app.spreadsheets import Echo, disarm
 from pld_app.uploads import TOO_LARGE
-from rules.forms import TraceUploadForm
+from rules.forms.tasks import TraceUploadForm
 from rules.models import ImportReject, Split, Trace, TraceImport
 from rules.selectors.tasks import task_get
 from rules.services.imports import import_create

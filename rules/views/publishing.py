@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from rules.forms_rulesets import PublishForm, RollbackForm, TokenForm
+from rules.forms.publishing import PublishForm, RollbackForm, TokenForm
 from rules.manifest import token_estimate
 from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors

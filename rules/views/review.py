@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Role
-from rules.forms_review import DecisionForm, QueueFilterForm
+from rules.forms.review import DecisionForm, QueueFilterForm
 from rules.models import DecisionKind, Instruction, ReasonCode, Task
 from rules.selectors import review as selectors
 from rules.selectors.findings import change_of, conflicts_of

@@ -14,7 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
-from rules.forms_rulesets import (
+from rules.forms.rulesets import (
     AddForm,
     MoveForm,
     RulesetForm,

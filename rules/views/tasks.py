@@ -9,7 +9,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from rules.forms import TaskForm
+from rules.forms.tasks import TaskForm
 from rules.models import Task
 from rules.selectors import tasks as selectors
 from rules.services import tasks as services

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from django import forms
 
-from rules.forms_review import LongSelect
+from rules.forms.review import LongSelect
 
 HOSTILE = '"><script>alert(1)</script>'
 CHOICES = [("", "All topics"), ("a & b", "a & b"), (HOSTILE, HOSTILE)]

@@ -1,9 +1,9 @@
-"""Forms of composing, signing, publishing and tokens. They say what was typed; the services decide."""
+"""Forms of composing, signing and withdrawing."""
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from rules.models import ChannelName, Meaning, PromptToken, Ruleset
+from rules.models import Meaning, Ruleset
 
 
 class PasswordField(forms.CharField):
@@ -63,24 +63,3 @@ class SignForm(forms.Form):
     meaning = forms.ChoiceField(label=_("My signature means"), choices=Meaning.choices, widget=forms.RadioSelect)
     password = PasswordField()
     manifest_sha256 = forms.CharField(widget=forms.HiddenInput)
-
-
-class PublishForm(forms.Form):
-    """Which release goes to which channel; `newest` is what the channel's history ended with when it was shown."""
-
-    newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
-    channel = forms.ChoiceField(choices=ChannelName.choices, widget=forms.HiddenInput)
-    release = forms.TypedChoiceField(label=_("Release"), coerce=int)
-    password = PasswordField()
-
-
-class RollbackForm(PublishForm):
-    reason = forms.CharField(label=_("Why"), max_length=300)
-    field_order = ("newest", "channel", "release", "reason", "password")
-
-
-class TokenForm(forms.ModelForm[PromptToken]):
-    class Meta:
-        model = PromptToken
-        fields = ("name",)
-        help_texts = {"name": _("The service that will use it.")}

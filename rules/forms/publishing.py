@@ -1,0 +1,28 @@
+"""Forms of releases, channels and tokens."""
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from rules.forms.rulesets import PasswordField
+from rules.models import ChannelName, PromptToken
+
+
+class PublishForm(forms.Form):
+    """Which release goes to which channel; `newest` is what the channel's history ended with when it was shown."""
+
+    newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+    channel = forms.ChoiceField(choices=ChannelName.choices, widget=forms.HiddenInput)
+    release = forms.TypedChoiceField(label=_("Release"), coerce=int)
+    password = PasswordField()
+
+
+class RollbackForm(PublishForm):
+    reason = forms.CharField(label=_("Why"), max_length=300)
+    field_order = ("newest", "channel", "release", "reason", "password")
+
+
+class TokenForm(forms.ModelForm[PromptToken]):
+    class Meta:
+        model = PromptToken
+        fields = ("name",)
+        help_texts = {"name": _("The service that will use it.")}
