@@ -11,7 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import Domain, User
 from rules.models import Task
-from rules.selectors.review_filter import ALL_DOMAINS, ReviewFilter, Tab
+from rules.selectors.review_filter import ALL_DOMAINS, ReviewFilter
+from rules.selectors.review_tabs import Mark, Tab
 
 type Choices = list[tuple[str, str | Promise]]
 
@@ -41,6 +42,7 @@ class QueueFilterForm(forms.Form):
     domain = forms.ChoiceField(label=_("Domain"), required=False)
     label = forms.ChoiceField(label=_("Label"), required=False)
     topic = forms.CharField(label=_("Topic"), required=False, max_length=200, widget=LongSelect)
+    mark = forms.ChoiceField(label=_("Only"), required=False)
     text = forms.CharField(
         label=_("Search"), required=False, max_length=200, widget=forms.TextInput(attrs={"type": "search"})
     )
@@ -52,6 +54,7 @@ class QueueFilterForm(forms.Form):
         labels: Choices = [("", _("All labels")), *((label, label) for label in task.labels)]
         self._choose("domain", domains)
         self._choose("label", labels)
+        self._choose("mark", [("", _("All")), *Mark.choices])
         self.fields["topic"].widget.choices = [("", _("All topics")), *((topic, topic) for topic in topics or [])]
 
     def _choose(self, name: str, choices: Choices) -> None:
@@ -68,6 +71,7 @@ class QueueFilterForm(forms.Form):
             label=fit.get("label", ""),
             topic=fit.get("topic", ""),
             text=fit.get("text", ""),
+            mark=fit.get("mark", ""),
         )
 
 

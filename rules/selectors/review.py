@@ -129,14 +129,15 @@ def instruction_get(slug: str, number: int) -> Instruction:
     return get_object_or_404(related, task__slug=slug, number=number)
 
 
-def card_of(instruction: Instruction, user: User) -> Card:
-    """The card of one instruction (from `instruction_get`) for this person."""
+def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) -> Card:
+    """The card of one instruction (from `instruction_get`) for this person; withheld, no mark betrays its wording."""
     task, revision = instruction.task, _text_of(instruction)
     mined = instruction.revisions.filter(number=1).first() if revision.number > 1 else None
     pairs = shown_diff(mined.text, revision.text) if mined else []
     evidence = _evidence(instruction)
     shared = _shared_inputs([row.trace for row in evidence])
-    views = [(row.role, _trace_view(task, row.trace, revision.text, row.is_cited, shared)) for row in evidence]
+    rule = "" if is_withheld else revision.text
+    views = [(row.role, _trace_view(task, row.trace, rule, row.is_cited, shared)) for row in evidence]
     return Card(
         task=task,
         instruction=instruction,

@@ -1,27 +1,16 @@
 """Which instructions a reviewer is looking at, and in which order."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlencode
 
 from django.db import models
 from django.db.models import Count, Q
-from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import User
-from rules.models import Instruction, InstructionStatus, Task, Waiting
+from rules.models import Instruction, InstructionStatus, Task
+from rules.selectors.review_tabs import Tab, mark_condition, tab_condition
 
 ALL_DOMAINS = "all"
-
-
-class Tab(models.TextChoices):
-    OPEN = "open", _("Open")
-    SECOND = "second", _("Second check")
-    MINE = "mine", _("My edits")
-    DEFERRED = "deferred", _("Deferred")
-    SENT_BACK = "sent_back", _("Sent back")
-    APPROVED = "approved", _("Approved")
-    REJECTED = "rejected", _("Rejected")
-    ALL = "all", _("All")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +22,7 @@ class ReviewFilter:
     label: str = ""
     topic: str = ""
     text: str = ""
+    mark: str = ""
 
     @property
     def query(self) -> str:
@@ -40,10 +30,10 @@ class ReviewFilter:
 
     @property
     def is_narrowed(self) -> bool:
-        return bool(self.label or self.topic or self.text)
+        return bool(self.label or self.topic or self.text or self.mark)
 
     def with_tab(self, tab: Tab) -> "ReviewFilter":
-        return ReviewFilter(tab, self.domain, self.label, self.topic, self.text)
+        return replace(self, tab=tab)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +52,8 @@ class QueueCounts:
     total: int
 
 
-def instructions_within(task: Task, view: ReviewFilter) -> models.QuerySet[Instruction]:
-    """The task's instructions in the chosen domain, label, topic and search, whatever their state."""
+def instructions_within(task: Task, view: ReviewFilter, user: User) -> models.QuerySet[Instruction]:
+    """The task's instructions in the chosen domain, label, topic, mark and search, whatever their state."""
     rows = Instruction.objects.filter(task=task)
     if view.domain != ALL_DOMAINS:
         # One without a domain concerns everybody: leaving it out would let it wait for ever.
@@ -72,6 +62,8 @@ def instructions_within(task: Task, view: ReviewFilter) -> models.QuerySet[Instr
         rows = rows.filter(label=view.label)
     if view.topic:
         rows = rows.filter(topic=view.topic)
+    if view.mark:
+        rows = rows.filter(mark_condition(view.mark, user))
     if view.text:
         rows = rows.filter(_search(view.text))
     return rows
@@ -83,32 +75,15 @@ def _search(text: str) -> Q:
     return found | Q(number=int(number)) if number.isascii() and number.isdigit() and len(number) < 9 else found
 
 
-def tab_condition(tab: Tab, user: User) -> Q:
-    """What a tab holds for this person: nobody is offered a second check of their own edit."""
-    awaiting = Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
-    second = awaiting & Q(waiting=Waiting.SECOND_REVIEWER)
-    conditions = {
-        Tab.OPEN: awaiting & Q(waiting=""),
-        Tab.SECOND: second & ~Q(current_revision__author=user),
-        Tab.MINE: second & Q(current_revision__author=user),
-        Tab.DEFERRED: awaiting & Q(waiting=Waiting.DEFERRED),
-        Tab.SENT_BACK: awaiting & Q(waiting=Waiting.SENT_BACK),
-        Tab.APPROVED: Q(status=InstructionStatus.APPROVED),
-        Tab.REJECTED: Q(status=InstructionStatus.REJECTED),
-        Tab.ALL: Q(),
-    }
-    return conditions[tab]
-
-
 def review_rows(task: Task, view: ReviewFilter, user: User) -> models.QuerySet[Instruction]:
     """The rows of one view: neighbours in topic stand together, so that what was just read is of use."""
-    rows = instructions_within(task, view).filter(tab_condition(view.tab, user))
+    rows = instructions_within(task, view, user).filter(tab_condition(view.tab, user))
     return rows.select_related("current_revision__author").order_by("topic", "number")
 
 
 def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
     """One query for all tabs; the other filters apply to every count."""
-    counts = instructions_within(task, view).aggregate(
+    counts = instructions_within(task, view, user).aggregate(
         decided=Count("pk", filter=tab_condition(Tab.APPROVED, user) | tab_condition(Tab.REJECTED, user)),
         total=Count("pk", filter=~Q(status=InstructionStatus.SUPERSEDED)),
         **{f"tab_{tab.value}": Count("pk", filter=tab_condition(tab, user)) for tab in Tab},
@@ -120,7 +95,7 @@ def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
 def second_checks_elsewhere(task: Task, view: ReviewFilter, user: User) -> int:
     """Edits that wait for this person outside the domain they look at, so that none is left waiting unseen."""
     waiting = Instruction.objects.filter(task=task).filter(tab_condition(Tab.SECOND, user))
-    shown = instructions_within(task, view).filter(tab_condition(Tab.SECOND, user))
+    shown = instructions_within(task, view, user).filter(tab_condition(Tab.SECOND, user))
     return waiting.exclude(pk__in=shown.values("pk")).count()
 
 
@@ -144,7 +119,7 @@ def place_of(instruction: Instruction, view: ReviewFilter, user: User, *, open_o
     """The card's neighbours in the view's order, by number. After a decision the card itself has often left the view;
     its neighbours are then those of the place it left. `open_only` passes over what is already decided.
     """
-    rows = instructions_within(instruction.task, view)
+    rows = instructions_within(instruction.task, view, user)
     inside = tab_condition(view.tab, user)
     if open_only:
         inside &= Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])

@@ -21,6 +21,7 @@ from rules.selectors import review as selectors
 from rules.selectors.findings import change_of, conflicts_of
 from rules.selectors.review_filter import ReviewFilter, place_of, queue_counts, second_checks_elsewhere, topics_of
 from rules.services import review as services
+from rules.views import review_extras
 from rules.views.review_refused import Refused, show_conflict, typed_back
 
 
@@ -107,12 +108,16 @@ def _decide(
         raise InvalidInput(str(next(iter(form.errors.values()))[0]))
     sent = form.cleaned_data
     said = {name: sent[name] for name in fields}
+    pause = review_extras.pause_before(request, instruction, view, kind=kind, sent=sent)
+    if pause is not None:
+        return pause
     try:
         done = act(instruction_id=instruction.pk, reviewer=request.user, version=sent["version"], **said)
     except WrongState as refusal:
         return show_conflict(request, instruction, view, kind=kind, sent=sent, refusal=refusal)
     except InvalidInput as refusal:
         return _card(request, instruction, typed_back(kind, sent, refusal))
+    review_extras.decided(request, instruction, kind=kind, done=done)
     return _go_on(request, instruction, view, kind, done)
 
 
@@ -124,8 +129,10 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
     view = _view_of(request, instruction.task)
     conflicts, conflict_count = conflicts_of(instruction)
     change = change_of(instruction)
-    context = {
-        "card": selectors.card_of(instruction, request.user),
+    withheld = review_extras.wording_withheld(request, instruction)
+    context: dict[str, object] = {
+        "card": selectors.card_of(instruction, request.user, is_withheld=withheld),
+        "withheld": withheld,
         "conflicts": conflicts,
         "conflict_count": conflict_count,
         "change": change,
@@ -140,6 +147,7 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         # One name for the menus of this rendering alone: htmx puts the new card in before it takes the old one out, and
         # a browser shuts a menu that arrives open while one of the same name is open already.
         "menus": uuid.uuid4().hex[:8],
+        **review_extras.card_extras(request, instruction),
     }
     template = "rules/instruction_detail.html#card" if request.htmx else "rules/instruction_detail.html"
     response = render(request, template, context, status=422 if refused else 200)

@@ -1,0 +1,62 @@
+"""The tabs and marks of the queue: a new one is a member of its enum and an entry in its table, and no more."""
+
+from collections.abc import Callable
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from pld_app.models import User
+from rules.models import InstructionStatus, Waiting
+
+type Condition = Callable[[User], Q]
+
+
+class Tab(models.TextChoices):
+    OPEN = "open", _("Open")
+    SECOND = "second", _("Second check")
+    MINE = "mine", _("My edits")
+    DEFERRED = "deferred", _("Deferred")
+    SENT_BACK = "sent_back", _("Sent back")
+    APPROVED = "approved", _("Approved")
+    REJECTED = "rejected", _("Rejected")
+    ALL = "all", _("All")
+
+
+_AWAITING = Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
+_SECOND = _AWAITING & Q(waiting=Waiting.SECOND_REVIEWER)
+
+TABS: dict[Tab, Condition] = {
+    Tab.OPEN: lambda user: _AWAITING & Q(waiting=""),
+    # Nobody is offered a second check of their own edit.
+    Tab.SECOND: lambda user: _SECOND & ~Q(current_revision__author=user),
+    Tab.MINE: lambda user: _SECOND & Q(current_revision__author=user),
+    Tab.DEFERRED: lambda user: _AWAITING & Q(waiting=Waiting.DEFERRED),
+    Tab.SENT_BACK: lambda user: _AWAITING & Q(waiting=Waiting.SENT_BACK),
+    Tab.APPROVED: lambda user: Q(status=InstructionStatus.APPROVED),
+    Tab.REJECTED: lambda user: Q(status=InstructionStatus.REJECTED),
+    Tab.ALL: lambda user: Q(),
+}
+
+
+class Mark(models.TextChoices):
+    """What narrows any tab further."""
+
+    EDITED = "edited", _("Edited by a person")
+    FLAGGED = "flagged", _("With things to look at")
+
+
+MARKS: dict[Mark, Condition] = {
+    Mark.EDITED: lambda user: Q(current_revision__author__isnull=False),
+    Mark.FLAGGED: lambda user: ~Q(flags=[]),
+}
+
+
+def tab_condition(tab: Tab, user: User) -> Q:
+    """What a tab holds for this person."""
+    return TABS[tab](user)
+
+
+def mark_condition(mark: str, user: User) -> Q:
+    """What a mark leaves of any tab; no mark leaves all."""
+    return MARKS[Mark(mark)](user) if mark else Q()
