@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
@@ -43,6 +44,12 @@ class Side:
     text: list[Segment]
     label_index: int | None
 
+    @property
+    def written_at(self) -> datetime:
+        """When its present text was written."""
+        revision = self.instruction.current_revision
+        return revision.created_at if revision else self.instruction.created_at
+
 
 @dataclass(frozen=True, slots=True)
 class TraceText:
@@ -75,16 +82,29 @@ class ConflictView:
         return self.conflict.kind == ConflictKind.BOUNDARY
 
     @property
+    def edited(self) -> tuple[Side, ...]:
+        """Those of the two whose text is younger than the finding: it spoke of another one."""
+        found_at = self.conflict.run.finished_at
+        return tuple(side for side in self.both if found_at is not None and side.written_at > found_at)
+
+    @property
     def state(self) -> str:
-        """Resolved when one of the two is out; approved when both stand against each other; else open."""
+        """Resolved when one of the two is out; edited when a text is new since; approved when both stand; else open."""
         statuses = {self.own.instruction.status, self.other.instruction.status}
         if statuses & _GONE:
             return "resolved"
+        if self.edited:
+            return "edited"
         return "approved" if statuses == {InstructionStatus.APPROVED} else "open"
 
     @property
     def state_label(self) -> str | Promise:
-        return {"resolved": _("Resolved"), "approved": _("Both approved"), "open": _("Open")}[self.state]
+        return {
+            "resolved": _("Resolved"),
+            "edited": _("Edited since it was found"),
+            "approved": _("Both approved"),
+            "open": _("Open"),
+        }[self.state]
 
 
 def latest_run(task: Task) -> MiningRun | None:
@@ -117,7 +137,7 @@ def conflicts_of(instruction: Instruction) -> tuple[list[ConflictView], int]:
 
 
 def _conflicts() -> QuerySet[Conflict]:
-    return Conflict.objects.select_related("first__current_revision", "second__current_revision")
+    return Conflict.objects.select_related("run", "first__current_revision", "second__current_revision")
 
 
 def _views(task: Task, conflicts: Iterable[Conflict], own: Instruction | None = None) -> list[ConflictView]:

@@ -88,7 +88,7 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         compiled = selectors.ruleset_compile(ruleset, items)
     except ValueError:
         compiled = None  # an instruction without visible text: the page shows it, freezing refuses it
-    suggestions = suggestions_of(selectors.draft_lines(items))
+    looked = suggestions_of(selectors.draft_lines(items))
     context = {
         "task": ruleset.task,
         "ruleset": ruleset,
@@ -99,8 +99,9 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         "q": words,
         "compiled": compiled,
         "tokens": token_estimate(compiled.prompt) if compiled else 0,
-        "suggestions": suggestions[:SUGGESTIONS_SHOWN],
-        "suggestion_count": len(suggestions),
+        "suggestions": looked.found[:SUGGESTIONS_SHOWN],
+        "suggestion_count": len(looked.found),
+        "suggestions_looked_at": looked.lines,
         "can_compose": ruleset.status == RulesetStatus.DRAFT and request.user.role == Role.REVIEWER,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
         "withdraw_form": WithdrawForm(auto_id="withdraw-%s"),

@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from pld_app.errors import NotAllowed
 from pld_app.models import User
@@ -91,6 +92,22 @@ def test_only_the_newest_finished_run_speaks_of_conflicts(task: Task, ana: User,
     assert "Conflicts with other" in page_of(client_of(ana), "instruction-detail", conflict.first.number)
     MiningRun.objects.create(task=task, number=3, state="succeeded")
     assert "Conflicts with other" not in page_of(client_of(ana), "instruction-detail", conflict.first.number)
+
+
+def test_a_conflict_whose_text_was_edited_since_is_not_called_both_approved(
+    task: Task, ana: User, ben: User, client_of: ClientOf
+) -> None:
+    run = make_run(task)
+    conflict = make_conflict(run)
+    MiningRun.objects.filter(pk=run.pk).update(finished_at=timezone.now())
+    edit(conflict.first, ana, text="If copies are kept for a lawsuit, then label Compliant.")
+    approve(conflict.first, ben)
+    approve(conflict.second, ana)
+    page = page_of(client_of(ana), "conflict-list")
+    assert "Both approved" not in page
+    assert "Edited since it was found" in page
+    assert f"The text of instruction {conflict.first.number} is of" in page
+    assert f"The text of instruction {conflict.second.number} is of" not in page
 
 
 def test_the_list_is_strongest_first_and_says_what_is_resolved(
