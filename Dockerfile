@@ -14,6 +14,7 @@ COPY rules rules
 COPY evaluation evaluation
 COPY templates templates
 COPY static static
+COPY locale locale
 # Collecting opens no connection, but settings insist on being complete: these values stay in this line.
 RUN PLD_SECRET_KEY="$(python -c 'import secrets; print(secrets.token_urlsafe(48))')" \
     DATABASE_URL=postgresql://nobody@build.invalid/none REDIS_URL=redis://build.invalid/0 \

@@ -2,6 +2,8 @@
 
 from django.contrib.auth import views as auth
 from django.urls import include, path
+from django.views.decorators.http import require_POST
+from django.views.i18n import set_language
 
 from pld_app.views import accounts, audit, endpoints, health, ledger, sign_in
 
@@ -9,6 +11,7 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("sign-in/", sign_in.SignInView.as_view(), name="login"),
     path("sign-out/", auth.LogoutView.as_view(), name="logout"),
+    path("language/", require_POST(set_language), name="set-language"),
     path("audit/", audit.event_list, name="audit"),
     path("audit/export.<str:kind>", audit.event_export, name="audit-export"),
     path("ledger/", ledger.ledger_list, name="ledger"),

@@ -52,6 +52,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     # Who is signed in is sent to the start page by any method.
     "login": {"GET": ANYONE, "POST": ANYONE, "PUT": ANYONE, "PATCH": ALL, "DELETE": ALL},
     "logout": {"POST": ANYONE},
+    "set-language": {"POST": ANYONE},
     "audit": {"GET": WATCHERS},
     "audit-export": {"GET": WATCHERS},
     "accounts": {"GET": WATCHERS},
@@ -153,8 +154,8 @@ def test_every_url_has_a_row_in_the_table() -> None:
 
 def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() -> None:
     writable = [(name, who) for name, row in TABLE.items() for method, who in row.items() if method != "GET"]
-    # Signing in and out, one's own password; and the API's description, the same document for every method.
-    own = {"login", "logout", "account-password", "api:openapi-json"}
+    # Signing in and out, one's own password and language; the API's description is one document for every method.
+    own = {"login", "logout", "account-password", "set-language", "api:openapi-json"}
     assert {name for name, who in writable if Role.AUDITOR in who} == own
     deciding = [(name, who) for name, who in writable if name.startswith(("instruction-", "ruleset-", "release-"))]
     assert deciding

@@ -6,6 +6,7 @@ from functools import partial
 
 from pld_app.devstack.checks import check_run, format_run
 from pld_app.devstack.demo import demo_run, manage_run
+from pld_app.devstack.messages import messages_run
 from pld_app.devstack.processes import StackError
 from pld_app.devstack.testing import bench_run, pytest_run
 
@@ -19,6 +20,7 @@ usage: ./dev COMMAND
   bench [NAME]    benchmarks, results as JSON
   check           lint, types, templates, layers, migrations
   fmt             rewrite code and templates to the project's format
+  messages        bring the translations' catalogues up to date with the source, and compile them
   manage ARGS     manage.py on the demo's data
   help            this text
 """
@@ -36,6 +38,7 @@ def command_for(command: str, arguments: list[str]) -> Callable[[], int] | None:
         "up": partial(demo_run, seed=False, reset=False),
         "check": check_run,
         "fmt": format_run,
+        "messages": messages_run,
         "help": _help,
     }
     with_arguments: dict[str, Callable[[], int]] = {
