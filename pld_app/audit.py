@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import structlog
+from django.conf import settings
 from django.db import models, transaction
 
 from pld_app.models import AuditEvent, User
@@ -38,4 +39,5 @@ def audit_record(
         task_slug=task_slug,
         data=dict(data or {}),
         request_id=cast(str, structlog.contextvars.get_contextvars().get("request_id", "")),
+        app_version=settings.VERSION,
     )

@@ -20,7 +20,10 @@ def kind_word(object_type: str) -> str:
 class AuditEvent(models.Model):
     """One recorded action. The database refuses UPDATE, DELETE and TRUNCATE (migration 0002).
 
-    Name and role of the actor are copied, so that the record reads the same after the account changes.
+    Name and role of the actor are copied, so that the record reads the same after the account changes. Id, time and
+    everything from `chain` down are made by the database in the INSERT (migration 0004), whatever is sent:
+    `body` is canonical JSON of the columns above, `leaf` the JSON {at, body_sha256, chain, prev, seq, v} that the audit
+    tree holds, `leaf_hash` SHA-256(0x00 || leaf), `seq` counts from 1 in the chain and `prev` is the leaf hash before.
     """
 
     at = models.DateTimeField(_("time"), db_default=Now(), editable=False)
@@ -34,9 +37,20 @@ class AuditEvent(models.Model):
     task_slug = models.CharField(max_length=60, blank=True)
     data = models.JSONField(default=dict)
     request_id = models.CharField(max_length=36, blank=True)
+    app_version = models.CharField(max_length=20, blank=True, db_default="")
+    chain = models.CharField(max_length=80, db_default="", editable=False)
+    seq = models.BigIntegerField(db_default=0, editable=False)
+    prev = models.BinaryField(db_default=b"", editable=False)
+    body = models.BinaryField(db_default=b"", editable=False)
+    leaf = models.BinaryField(db_default=b"", editable=False)
+    leaf_hash = models.BinaryField(db_default=b"", editable=False)
 
     class Meta:
         ordering = ("-pk",)
+        constraints = (
+            models.UniqueConstraint(fields=["chain", "seq"], name="audit_chain_without_gaps"),
+            models.UniqueConstraint(fields=["chain", "prev"], name="audit_chain_without_forks"),
+        )
         indexes = (
             models.Index(fields=["object_type", "object_id"], name="audit_object"),
             models.Index(fields=["actor", "-id"], name="audit_actor"),
@@ -56,3 +70,14 @@ class AuditEvent(models.Model):
     def facts(self) -> list[tuple[str, Any]]:
         """The data as pairs: in a template `data.items` would be the value of a key of that name."""
         return [*self.data.items()]
+
+
+class AuditChain(models.Model):
+    """The newest link of one chain: `ruleset:<id>`, `task:<slug>` or `platform`; only the events' trigger writes it."""
+
+    name = models.CharField(max_length=80, primary_key=True)
+    seq = models.BigIntegerField()
+    head = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.seq}"

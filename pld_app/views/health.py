@@ -4,7 +4,7 @@ from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_GET
 
-_AUDIT_GUARDS = 2  # against UPDATE and DELETE, and against TRUNCATE
+_AUDIT_GUARDS = 3  # against UPDATE and DELETE, against TRUNCATE, and the one that makes the leaf
 _GUARDS = """
 SELECT count(*) FILTER (WHERE tgenabled <> 'A'), count(*) FILTER (WHERE tgrelid = 'pld_app_auditevent'::regclass)
 FROM pg_trigger WHERE tgname LIKE 'pld\\_%'

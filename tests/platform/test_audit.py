@@ -20,7 +20,7 @@ from pytest_django import DjangoAssertNumQueries
 from pld_app.audit import audit_record
 from pld_app.models import AuditEvent, User
 from rules.models import Task
-from tests.factories import make_task
+from tests.factories import event_backdate, make_task
 
 type ClientOf = Callable[[User], Client]
 
@@ -35,8 +35,7 @@ def event(actor: User | None, action: str = "thing.done", subject: Model | None 
 
 def event_at(actor: User, when: str, action: str = "thing.dated") -> AuditEvent:
     """An event of a chosen time, which only the database sets otherwise."""
-    return AuditEvent.objects.create(
-        at=datetime.fromisoformat(when).replace(tzinfo=UTC),
+    made = AuditEvent.objects.create(
         actor=actor,
         actor_name="x",
         actor_role="admin",
@@ -45,6 +44,7 @@ def event_at(actor: User, when: str, action: str = "thing.dated") -> AuditEvent:
         object_id="1",
         object_label="=SUM(A1)",
     )
+    return event_backdate(made, datetime.fromisoformat(when).replace(tzinfo=UTC))
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def sql(statement: str) -> Callable[[AuditEvent], None]:
 )
 def test_a_written_event_is_never_changed_or_removed(change: Callable[[AuditEvent], None], ada: User) -> None:
     made = event(ada)
-    with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+    with pytest.raises(IntegrityError, match=r"append-only|^pld: the database numbers"), transaction.atomic():
         change(AuditEvent.objects.get(pk=made.pk))
     assert AuditEvent.objects.get(pk=made.pk).action == "thing.done"
 

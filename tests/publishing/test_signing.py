@@ -13,7 +13,7 @@ from rules.selectors import rulesets as selectors
 from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import ruleset_create, ruleset_freeze, ruleset_item_move
 from rules.services.signing import PasswordRefused, ruleset_sign
-from tests.factories import PASSWORD, approve_directly, audit_actions, make_instruction, make_user
+from tests.factories import PASSWORD, approve_directly, audit_actions, event_backdate, make_instruction, make_user
 from tests.publishing import steps
 
 
@@ -162,8 +162,7 @@ def test_only_five_within_fifteen_minutes_lock_and_only_for_fifteen(
     """`ages` in minutes; the events are written with their time, which only a test may do."""
     ruleset = steps.frozen(task, ana)
     for age in ages:
-        AuditEvent.objects.create(
-            at=timezone.now() - timedelta(minutes=age),
+        event = AuditEvent.objects.create(
             actor=sam,
             actor_name="Sam",
             actor_role=sam.role,
@@ -173,6 +172,7 @@ def test_only_five_within_fifteen_minutes_lock_and_only_for_fifteen(
             object_label="x",
             data={"cause": "password", "purpose": "sign"},
         )
+        event_backdate(event, timezone.now() - timedelta(minutes=age))
     if locked:
         with pytest.raises(PasswordRefused, match="locked"):
             steps.sign(ruleset, sam)

@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from pld_app.models import AuditEvent, Role, User
 from pld_app.sign_in import ACCOUNT_FAILURES, ADDRESS_FAILURES, client_address
-from tests.factories import PASSWORD, make_user
+from tests.factories import PASSWORD, event_backdate, make_user
 
 WAIT = "Too many sign-ins with a wrong name or password"
 WRONG = "Name or password is not right"
@@ -33,8 +33,8 @@ def failed_before(minutes: float) -> None:
     guess(1)
     event = AuditEvent.objects.get(action="login.failed")
     columns = {field.attname: getattr(event, field.attname) for field in AuditEvent._meta.fields if field.name != "id"}
-    at = timezone.now() - timedelta(minutes=minutes)
-    AuditEvent.objects.bulk_create(AuditEvent(**columns | {"at": at}) for _ in range(ACCOUNT_FAILURES))
+    for same in AuditEvent.objects.bulk_create(AuditEvent(**columns) for _ in range(ACCOUNT_FAILURES)):
+        event_backdate(same, timezone.now() - timedelta(minutes=minutes))
 
 
 def actions() -> list[str]:
