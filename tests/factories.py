@@ -21,6 +21,7 @@ from rules.models import (
     InstructionStatus,
     MatchKind,
     MiningRun,
+    ReviewPolicy,
     Revision,
     RunMatch,
     RunState,
@@ -46,7 +47,36 @@ def make_task(slug: str = "nda", **fields: Any) -> Task:
         "output_contract": 'Answer as {"label": ...}.',
         "domain_field": "domain",
     }
-    return Task.objects.create(slug=slug, **(values | fields))
+    policy: dict[str, Any] = fields.pop("policy", {})
+    task = Task.objects.create(slug=slug, **(values | fields))
+    make_policy(task, **policy)
+    return task
+
+
+# One reviewer decides, at any speed: what a test of anything else than the quality of review is about.
+PLAIN_POLICY: dict[str, Any] = {
+    "double_percent": 0,
+    "double_edited": False,
+    "double_conflicting": False,
+    "impact_percent": 0,
+    "seed_percent": 0,
+    "blind_first": False,
+    "min_seconds": 0,
+    "fast_percent": 0,
+    "evidence_percent": 0,
+}
+
+
+def make_policy(task: Task, **fields: Any) -> ReviewPolicy:
+    """The next version of the task's review policy: plain, but for the fields named."""
+    version = 1 + ReviewPolicy.objects.filter(task=task).count()
+    values = PLAIN_POLICY | fields
+    if version == 1:
+        return ReviewPolicy.objects.create(task=task, version=1, **values)
+    admin = User.objects.filter(role=Role.ADMIN, is_active=True).first() or make_user("policy-admin", Role.ADMIN)
+    with transaction.atomic():
+        event = audit_record("review_policy.changed", actor=admin, subject=task)
+        return ReviewPolicy.objects.create(task=task, version=version, author=admin, event=event, **values)
 
 
 def make_endpoint(

@@ -28,6 +28,7 @@ class Waiting(models.TextChoices):
     SECOND_REVIEWER = "second", _("Needs a second reviewer")
     DEFERRED = "deferred", _("Deferred")
     SENT_BACK = "sent_back", _("Sent back")
+    DISPUTED = "disputed", _("Two reviewers disagree")
 
 
 class InstructionOrigin(models.TextChoices):

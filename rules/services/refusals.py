@@ -39,6 +39,19 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
     "who composed or edited a ruleset": (NotAllowed, _("You composed or edited this ruleset, so others must sign it.")),
     "re-authenticate": (WrongState, _("Your password was checked too long ago. Enter it again.")),
     "only a signed ruleset is released": (WrongState, _("Only a signed ruleset can be released.")),
+    "two reviewers decide on this": (
+        WrongState,
+        _("Two reviewers decide on this instruction. Reload the card to see how it stands."),
+    ),
+    "this queue is paused": (
+        NotAllowed,
+        _("Your queue is paused. An administrator lifts the pause after talking with you."),
+    ),
+    "this double review is over": (Stale, _("Others have decided on this in the meantime. Reload to see how.")),
+    "the text of a check item": (
+        NotAllowed,
+        _("This text is that of a check item with a wrong answer, so it cannot enter a ruleset. Word the rule anew."),
+    ),
     "only an active signatory": (NotAllowed, _("Only an active signatory may do this.")),
     "the ruleset of this release was withdrawn": (
         WrongState,
@@ -55,6 +68,7 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
 }
 _UNIQUE: dict[str, Message] = {
     "signature_one_per_person": _("You have already signed this ruleset."),
+    "opinion_one_per_person": _("You have already decided on this; others decide now."),
     "ruleset_item_once": _("This instruction is already in the ruleset. Reload to see it."),
     "rules_release_ruleset_id_key": _("This ruleset has been released already. Reload to see its release."),
 }

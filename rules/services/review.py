@@ -22,8 +22,11 @@ from rules.models import (
     Revision,
     Ruleset,
     RulesetStatus,
+    Verdict,
     Waiting,
 )
+from rules.services.attention import judgement_keep, look_facts
+from rules.services.double_review import Weight, judgement_weigh, opinion_undo
 from rules.services.refusals import database_refusals
 from rules.services.review_input import note_text, plain_newlines, reason_code, rule_text
 from rules.transitions import instruction_move
@@ -67,6 +70,50 @@ class _Review:
         """Record event and decision on the present text, under the version the row is about to have."""
         event = self.event(kind, self.revision.number, self.revision.text_sha256, said)
         self.decision(kind, event, self.revision, said)
+        self.keep(kind, event)
+
+    def judge(self, kind: DecisionKind, verdict: Verdict, status: InstructionStatus, said: Mapping[str, Json]) -> None:
+        """Approve or reject: alone where one reviewer is enough, else as an opinion beside another's.
+
+        A first opinion leaves the instruction as it is, so that nothing betrays it to the second reviewer.
+        """
+        weighed = judgement_weigh(
+            instruction=self.instruction, revision=self.revision, reviewer=self.reviewer, verdict=verdict, said=said
+        )
+        if weighed.event is not None:
+            self.keep(kind, weighed.event)
+        if weighed.weight is Weight.DISPUTES:
+            self.dispute()
+        if weighed.weight is Weight.DECIDES:
+            # Decision before status: the database takes no approval that has none.
+            event = self.event(kind, self.revision.number, self.revision.text_sha256, said)
+            self.decision(kind, event, self.revision, said)
+            if weighed.event is None:
+                self.keep(kind, event)
+            self.save(status, "")
+
+    def dispute(self) -> None:
+        """Two opinions differ: a third person, or a new text, settles it."""
+        audit_record(
+            "instruction.disputed",
+            actor=self.reviewer,
+            subject=self.instruction,
+            task_slug=self.instruction.task.slug,
+            data={
+                "number": self.instruction.number,
+                "revision": self.revision.number,
+                "version": self.instruction.version + 1,
+            },
+        )
+        self.save(InstructionStatus.IN_REVIEW, Waiting.DISPUTED)
+
+    def keep(self, kind: DecisionKind, event: AuditEvent) -> None:
+        """Keep how this judgement was made: what had been seen, and how long it took."""
+        judgement_keep(event=event, instruction=self.instruction, revision=self.revision, user=self.reviewer, kind=kind)
+
+    def demand_undisputed(self) -> None:
+        if self.from_waiting == Waiting.DISPUTED:
+            raise InvalidTransition(_("Two reviewers disagree on this. A third settles it, or a new text does."))
 
     def event(self, kind: DecisionKind, revision: int, text_sha256: str, said: Mapping[str, Json]) -> AuditEvent:
         data: dict[str, Json] = {
@@ -77,6 +124,7 @@ class _Review:
             "from_waiting": self.from_waiting,
             "version": self.instruction.version + 1,
             **{key: value for key, value in said.items() if value not in ("", [])},
+            **look_facts(self.instruction, self.reviewer),
         }
         return audit_record(
             _ACTIONS[kind],
@@ -124,9 +172,7 @@ def instruction_approve(*, instruction_id: int, reviewer: User, version: int, no
         if hidden:
             message = _("This text holds invisible characters (%(codes)s). Edit it to take them out, or reject it.")
             raise InvalidInput(message % {"codes": ", ".join(hidden[:5])})
-        # Decision before status: the database takes no approval that has none.
-        review.decide(DecisionKind.APPROVE, said)
-        review.save(InstructionStatus.APPROVED, "")
+        review.judge(DecisionKind.APPROVE, Verdict.APPROVE, InstructionStatus.APPROVED, said)
     return review.instruction
 
 
@@ -149,6 +195,7 @@ def instruction_edit(*, instruction_id: int, reviewer: User, version: int, text:
         # Here the decision comes last: it names the new text, which must be the current one by then.
         review.save(InstructionStatus.IN_REVIEW, Waiting.SECOND_REVIEWER)
         review.decision(DecisionKind.EDIT, event, revision, said)
+        review.keep(DecisionKind.EDIT, event)
     return review.instruction
 
 
@@ -160,8 +207,7 @@ def instruction_reject(
     said = {"reason": reason_code(reason, note), "note": note}
     with _locked(instruction_id, reviewer, version) as review:
         review.demand_open()
-        review.decide(DecisionKind.REJECT, said)
-        review.save(InstructionStatus.REJECTED, "")
+        review.judge(DecisionKind.REJECT, Verdict.REJECT, InstructionStatus.REJECTED, said)
     return review.instruction
 
 
@@ -172,6 +218,7 @@ def instruction_defer(*, instruction_id: int, reviewer: User, version: int, note
         review.demand_open()
         if review.from_waiting == Waiting.DEFERRED:
             raise InvalidTransition(_("This instruction is already deferred. Go on to the next one."))
+        review.demand_undisputed()
         review.decide(DecisionKind.DEFER, said)
         review.save(InstructionStatus.IN_REVIEW, Waiting.DEFERRED)
     return review.instruction
@@ -189,6 +236,7 @@ def instruction_send_back(
             raise InvalidTransition(_("This instruction has already been sent back. Go on to the next one."))
         if review.revision.author_id == reviewer.pk:
             raise NotAllowed(_("This text is your own edit: edit it again instead of sending it back to yourself."))
+        review.demand_undisputed()
         review.decide(DecisionKind.SEND_BACK, said)
         review.save(InstructionStatus.IN_REVIEW, Waiting.SENT_BACK)
     return review.instruction
@@ -214,6 +262,8 @@ def instruction_undo(*, instruction_id: int, reviewer: User, version: int) -> Re
     Approve and reject are reopened, defer and send back cleared. An edit is not undone: its text is on record.
     """
     with _locked(instruction_id, reviewer, version) as review:
+        if opinion_undo(instruction=review.instruction, reviewer=reviewer):
+            return Reopened(review.instruction)
         last = review.instruction.decisions.select_related("event").first()
         if last is None or last.actor_id != reviewer.pk or last.event.data.get("version") != version:
             raise InvalidTransition(_("There is nothing of yours to undo here: something else has happened since."))
@@ -243,6 +293,9 @@ def _locked(instruction_id: int, reviewer: User, version: int) -> Iterator[_Revi
 
 def _reopen(review: _Review, waiting: str, said: Mapping[str, Json]) -> Reopened:
     holding = _rulesets_holding(review.instruction)
+    if waiting == Waiting.DISPUTED:
+        # Reopening voids the opinions that differed: two new ones are needed, and nothing is in dispute.
+        waiting = Waiting.SECOND_REVIEWER if review.revision.author_id else ""
     if review.from_status in _DECIDED:
         review.decide(DecisionKind.REOPEN, said)
     else:

@@ -35,7 +35,7 @@ from rules.services.publishing import release_create
 from rules.services.rulesets import ruleset_create, ruleset_freeze
 from tests.e2e.conftest import Person
 from tests.e2e.scenes import reviewers
-from tests.factories import make_endpoint, make_user
+from tests.factories import make_endpoint, make_task, make_user
 from tests.publishing import steps
 from tests.review.conftest import approve, defer, edit, reject, send_back
 
@@ -104,7 +104,7 @@ def work_waiting_jobs() -> None:
 
 
 def mined_task(ada: User, student: ModelEndpoint) -> Task:
-    task = Task.objects.create(**json.loads((SAMPLE / "task.json").read_text()), student=student)
+    task = make_task(**json.loads((SAMPLE / "task.json").read_text()), student=student)
     traces = ContentFile((SAMPLE / "traces.jsonl").read_bytes(), name="traces.jsonl")
     import_create(task=task, upload=traces, file_name="traces.jsonl", user=ada)
     work_waiting_jobs()

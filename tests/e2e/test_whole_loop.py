@@ -14,9 +14,9 @@ from django.conf import settings
 from playwright.sync_api import Locator, Page, expect
 
 from pld_app.models import AuditEvent, Domain, Role
-from rules.models import Decision, DecisionKind, Instruction, InstructionStatus, Release, Ruleset, Signature, Task
+from rules.models import Decision, DecisionKind, Instruction, InstructionStatus, Release, Ruleset, Signature
 from tests.e2e.conftest import Person
-from tests.factories import PASSWORD, make_endpoint, make_user
+from tests.factories import PASSWORD, make_endpoint, make_task, make_user
 from tests.workers import celery_worker, stub_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -39,7 +39,7 @@ def test_from_a_trace_file_to_a_fetched_prompt(tmp_path: Path, person: Callable[
     people()
     with stub_process(tmp_path / "calls.jsonl", latency_s=0.01) as student, celery_worker(tmp_path / "worker.log"):
         given = json.loads((SAMPLE / "task.json").read_text())
-        task = Task.objects.create(**given, student=make_endpoint(student, slug="student"))
+        task = make_task(**given, student=make_endpoint(student, slug="student"))
         base = f"/tasks/{task.slug}"
 
         admin = person("ada")

@@ -19,7 +19,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from pld_app.jobs import job_execute
 from pld_app.models import Job, User
 from rules.models import ImportReject, ImportState, Task, Trace, TraceImport
-from tests.factories import audit_actions, make_trace
+from tests.factories import audit_actions, make_task, make_trace
 from tests.imports.rows import json_lines, many, row
 
 type ClientOf = Callable[[User], Client]
@@ -266,7 +266,7 @@ def test_the_rejects_come_as_csv_without_formulas(admin: Client, task: Task) -> 
 
 def test_pages_of_another_task_are_not_found(admin: Client, task: Task) -> None:
     made = imported(admin, task, many(1))
-    other = Task.objects.create(**{**{f: getattr(task, f) for f in ("labels", "input_fields")}, "slug": "other"})
+    other = make_task("other")
     trace = Trace.objects.get()
     for name, pk in (("import-detail", made.pk), ("import-rejects", made.pk), ("trace-detail", trace.pk)):
         assert admin.get(reverse(name, args=[other.slug, pk])).status_code == 404

@@ -100,7 +100,8 @@ class TestOnlyApprovedTextIsFrozen:
     def test_what_is_not_approved_enters_no_ruleset(self, task: Task, ana: User) -> None:
         ruleset = steps.draft(task, ana, 1)
         open_one = make_instruction(task)
-        seeded = approve_directly(make_instruction(task, is_seeded=True), ana)
+        seeded = make_instruction(task, is_seeded=True)
+        refused("a check item is never approved", lambda: approve_directly(seeded, ana))
         elsewhere = approve_directly(make_instruction(make_task("ads")), ana)
         for one in (open_one, seeded, elsewhere):
             refused(

@@ -1,0 +1,65 @@
+"""The review policy of a task: what is in force, and changing it."""
+
+from collections.abc import Mapping
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from pld_app.audit import Json, audit_record
+from pld_app.errors import InvalidInput, NotAllowed
+from pld_app.models import Role, User
+from rules.models import ReviewPolicy, Task
+from rules.services.refusals import database_refusals
+
+# What a person sets; the rest of a row says who and when.
+FIELDS = (
+    "double_percent",
+    "double_edited",
+    "double_conflicting",
+    "impact_percent",
+    "seed_percent",
+    "blind_first",
+    "blind_percent",
+    "min_seconds",
+    "fast_percent",
+    "evidence_percent",
+    "age_soon_days",
+    "age_late_days",
+)
+
+
+def policy_of(task: Task) -> ReviewPolicy:
+    """What is in force; for a task that never had a policy the presets, as an unsaved row of version 0."""
+    found = ReviewPolicy.objects.filter(task=task).order_by("-version").first()
+    return found or ReviewPolicy(task=task, version=0, draw_key=f"task {task.pk}")
+
+
+def policy_preset(*, task: Task) -> ReviewPolicy:
+    """Version 1 of a new task, with the presets; part of the transaction that makes the task."""
+    return ReviewPolicy.objects.create(task=task, version=1)
+
+
+def policy_change(*, task: Task, admin: User, version: int, values: Mapping[str, int | bool]) -> ReviewPolicy:
+    """Put a new version in force; `version` is the one the form was opened on. Unchanged values are refused."""
+    if not admin.is_active or admin.role != Role.ADMIN:
+        raise NotAllowed
+    with database_refusals(), transaction.atomic():
+        # Lock first: of two changes at once, the second is refused by the version it was made from.
+        Task.objects.select_for_update().get(pk=task.pk)
+        present = policy_of(task)
+        if present.version != version:
+            raise InvalidInput(_("Someone changed the policy since you opened it. Look again and repeat."))
+        changed: dict[str, Json] = {
+            name: {"from": getattr(present, name), "to": values[name]}
+            for name in FIELDS
+            if getattr(present, name) != values[name]
+        }
+        if not changed:
+            raise InvalidInput(_("Nothing was changed."))
+        data: dict[str, Json] = {"version": present.version + 1, "changed": changed}
+        event = audit_record("review_policy.changed", actor=admin, subject=task, task_slug=task.slug, data=data)
+        row = ReviewPolicy(task=task, version=present.version + 1, author=admin, event=event, **dict(values))
+        row.full_clean(exclude=["draw_key"])
+        row.save(force_insert=True)
+        row.refresh_from_db()
+        return row
