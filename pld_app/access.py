@@ -6,6 +6,7 @@ from typing import Any, Concatenate, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext as _
 from django_htmx.middleware import HtmxDetails
 
 from pld_app.errors import NotAllowed
@@ -23,6 +24,16 @@ class UserRequest(HttpRequest):
     htmx: HtmxDetails
 
 
+def _who_may(allowed: frozenset[Role], user: User) -> str:
+    """Why this page is closed to this account, and whose it is."""
+    names = ", ".join(str(role.label).lower() for role in Role if role in allowed)
+    words = _(
+        "This is for: %(roles)s. You are signed in as %(own)s. Roles are kept apart on purpose; ask somebody of that "
+        "role, or an administrator if your account should have it."
+    )
+    return words % {"roles": names, "own": str(Role(user.role).label).lower()}
+
+
 def roles_required[**P](
     *roles: Role,
 ) -> Callable[[Callable[Concatenate[UserRequest, P], HttpResponseBase]], View[P]]:
@@ -38,7 +49,7 @@ def roles_required[**P](
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())
             if request.user.role not in allowed:
-                raise NotAllowed
+                raise NotAllowed(_who_may(allowed, request.user))
             return view(cast(UserRequest, request), *args, **kwargs)
 
         cast(Any, guarded).allowed_roles = allowed

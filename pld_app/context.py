@@ -31,7 +31,7 @@ _TASK = (
     ("traces", _("Traces"), ("trace", "import")),
     ("mining-list", _("Mining"), ("mining",)),
     ("review-queue", _("Review"), ("review", "instruction")),
-    ("ruleset-list", _("Rulesets"), ("ruleset",)),
+    ("ruleset-list", _("Rulesets"), ("ruleset", "policy")),
     ("releases", _("Releases"), ("release", "token", "publish")),
     ("evaluation-list", _("Evaluation"), ("evaluation",)),
 )

@@ -134,7 +134,7 @@ def _body(publication: Publication, manifest: Manifest, slug: str) -> Prompt:
     """The answer. Raises _NotTheSignedBytes when this very manifest lacks the signatures its policy asks for."""
     release = publication.release
     signatures = list(release.ruleset.signatures.filter(manifest_sha256=release.manifest_sha256).order_by("pk"))
-    if not signature_state(manifest, [one.meaning for one in signatures]).is_complete:
+    if not signature_state(manifest.policy, signatures).is_complete:
         raise _NotTheSignedBytes("signatures")
     return Prompt(
         task=slug,

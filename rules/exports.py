@@ -41,7 +41,7 @@ def ruleset_json(
         "withdrawn_reason": ruleset.withdrawn_reason,
         "frozen_at": utc_text(ruleset.frozen_at) if ruleset.frozen_at else None,
         "composed_by": ruleset.composed_by.username,
-        "manifest": manifest.model_dump(by_alias=True),
+        "manifest": manifest.content(),
         "manifest_sha256": ruleset.manifest_sha256,
         "prompt": ruleset.prompt,
         "signatures": [_signature(one) for one in signatures],

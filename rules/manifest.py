@@ -4,21 +4,25 @@ The compiled prompt has four sections: the preamble, the labels, the numbered in
 instruction is untrusted text (a teacher wrote it), so every line break in it, whatever the character, is folded to one
 space: it stays one numbered line and can neither open a section nor add an item. The manifest keeps its exact text.
 
-How a manifest of one schema compiles never changes: the database rebuilds the prompt of "ruleset-manifest/v1" by itself
-when a ruleset is frozen (migration 0003), and signed prompts must come out the same for as long as they are served.
-Another way to compile is another schema.
+How a manifest of one schema compiles never changes: the database rebuilds the prompt by itself at freezing,
+and signed prompts must come out the same for as long as they are served. Another way to compile is another schema.
+
+- "ruleset-manifest/v1" named two points of the sign-off policy. Rulesets frozen under it stay valid.
+- "ruleset-manifest/v2" compiles the same way and carries the whole policy with its version, so that what was asked
+  of the signers is inside the bytes they signed.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pld_app.canonical import canonical_json, sha256_hex
 
-SCHEMA: Final = "ruleset-manifest/v1"
+V1: Final = "ruleset-manifest/v1"
+SCHEMA: Final = "ruleset-manifest/v2"
 LABELS_HEADING = "## Labels"
 INSTRUCTIONS_HEADING = "## Instructions"
 ANSWER_HEADING = "## Answer"
@@ -29,8 +33,17 @@ class _Frozen(BaseModel):
 
 
 class Policy(_Frozen):
+    """What the task asks of its signers. The presets are what a v1 manifest, which does not name them, stands for."""
+
     signers_required: int
     signer_roles: list[str]
+    version: int = 0
+    """Of the task's policy; 0 in a v1 manifest."""
+    signatories_required: int = 0
+    domains: list[str] = []
+    miners_may_sign: bool = True
+    publisher_may_have_signed: bool = True
+    read_changed_first: bool = False
 
 
 class ManifestInstruction(_Frozen):
@@ -52,7 +65,7 @@ class ManifestInstruction(_Frozen):
 class Manifest(_Frozen):
     """What is signed. Accounts are named by user name, times are UTC text with microseconds."""
 
-    schema_id: Literal["ruleset-manifest/v1"] = Field(alias="schema")
+    schema_id: Literal["ruleset-manifest/v1", "ruleset-manifest/v2"] = Field(alias="schema")
     task: str
     ruleset: int
     name: str
@@ -63,6 +76,19 @@ class Manifest(_Frozen):
     prompt_sha256: str
     instructions: list[ManifestInstruction]
 
+    @model_validator(mode="after")
+    def _policy_of_its_schema(self) -> Self:
+        """A v1 manifest names its two points and no more, a v2 one names them all."""
+        named = self.policy.model_fields_set
+        wanted = {"signers_required", "signer_roles"} if self.schema_id == V1 else set(Policy.model_fields)
+        if named != wanted or (self.schema_id != V1 and self.policy.version < 1):
+            raise ValueError("the policy is not one of this schema")
+        return self
+
+    def content(self) -> dict[str, Any]:  # JSON values
+        """As it stands in the signed bytes: nothing that they do not name."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -72,8 +98,7 @@ class Frame:
     ruleset: int
     name: str
     labels: Sequence[str]
-    signers_required: int
-    signer_roles: Sequence[str]
+    policy: Policy
     preamble: str
     output_contract: str
 
@@ -130,13 +155,13 @@ def manifest_build(frame: Frame, instructions: Sequence[ManifestInstruction]) ->
         ruleset=frame.ruleset,
         name=frame.name,
         labels=list(frame.labels),
-        policy=Policy(signers_required=frame.signers_required, signer_roles=sorted(frame.signer_roles)),
+        policy=frame.policy,
         preamble=frame.preamble,
         output_contract=frame.output_contract,
         prompt_sha256=sha256_hex(prompt),
         instructions=list(instructions),
     )
-    data = canonical_json(manifest.model_dump(by_alias=True))
+    data = canonical_json(manifest.content())
     return Compiled(data, sha256_hex(data), prompt, manifest.prompt_sha256)
 
 

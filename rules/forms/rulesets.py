@@ -24,6 +24,8 @@ class RulesetForm(forms.ModelForm[Ruleset]):
         initial="approved",
         widget=forms.RadioSelect,
     )
+    key = forms.UUIDField(required=False, widget=forms.HiddenInput)
+    """Made with the page: sending the same page again opens the same draft."""
 
     class Meta:
         model = Ruleset

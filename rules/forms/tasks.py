@@ -87,6 +87,10 @@ class TaskForm(forms.ModelForm[Task]):
         self._choices("second_teacher", chat)
         self._choices("student", chat)
         self._choices("embedder", ModelEndpoint.objects.filter(kind=EndpointKind.EMBEDDING, is_active=True))
+        if self.instance.pk:
+            # A policy that exists changes by a proposal that a second person confirms.
+            for name in ("signers_required", "signer_roles"):
+                del self.fields[name]
         if self.instance.pk and self.instance.traces.exists():
             # Labels and fields are what the imported traces speak; changing them would orphan those.
             for name in ("slug", "labels", "input_fields"):

@@ -18,6 +18,7 @@ from rules.models.instructions import (
     Waiting,
 )
 from rules.models.mining import OPEN_STATES, Cluster, MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
+from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
 from rules.models.publishing import ChannelName, PromptToken, Publication, PublicationKind, Release
 from rules.models.review_policy import ReviewPolicy
 from rules.models.rulesets import Meaning, Ruleset, RulesetItem, RulesetStatus, Signature
@@ -60,6 +61,8 @@ __all__ = [
     "MiningStage",
     "Opinion",
     "PauseReason",
+    "PolicyDecision",
+    "PolicyVerdict",
     "PromptToken",
     "Publication",
     "PublicationKind",
@@ -70,6 +73,7 @@ __all__ = [
     "ReviewPolicy",
     "ReviewSession",
     "Revision",
+    "RuleRead",
     "Ruleset",
     "RulesetItem",
     "RulesetStatus",
@@ -79,6 +83,7 @@ __all__ = [
     "SeedAlarm",
     "SeedAnswer",
     "SeedKind",
+    "SignOffPolicy",
     "Signature",
     "Split",
     "Suspect",

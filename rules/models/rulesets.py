@@ -33,6 +33,8 @@ class Ruleset(models.Model):
     prompt_sha256 = models.CharField(max_length=64, blank=True)
     frozen_at = models.DateTimeField(null=True)
     withdrawn_reason = models.CharField(max_length=300, blank=True)
+    form_key = models.UUIDField(null=True, unique=True, editable=False)
+    """The key of the form it was made with: the same form sent again makes no second draft."""
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -87,6 +89,8 @@ class Signature(models.Model):
     signer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
     signer_name = models.CharField(max_length=120)
     signer_role = models.CharField(max_length=12, choices=Role)
+    signer_domain = models.CharField(max_length=12, blank=True, editable=False)
+    """The signer's domain at that moment, written by the database."""
     meaning = models.CharField(max_length=12, choices=Meaning)
     method = models.CharField(max_length=20, default="password")
     authenticated_at = models.DateTimeField()

@@ -9,18 +9,20 @@ from django.db.models.functions import Coalesce
 from django.http import Http404
 from django.utils.translation import gettext as _
 
-from pld_app.models import AuditEvent, User
-from rules.manifest import Compiled, Frame, Manifest, ManifestInstruction, manifest_build, manifest_read
+from pld_app.models import AuditEvent, Role, User
+from rules.manifest import Compiled, Frame, Manifest, ManifestInstruction, Policy, manifest_build, manifest_read
 from rules.models import (
     Decision,
     DecisionKind,
     Instruction,
     InstructionStatus,
+    Meaning,
     Ruleset,
     RulesetItem,
     Signature,
     Task,
 )
+from rules.selectors.policy import policy_content, policy_in_force
 from rules.suggestions import Line
 
 ADDABLE_SHOWN = 50
@@ -90,8 +92,7 @@ def ruleset_compile(ruleset: Ruleset, items: Sequence[RulesetItem] | None = None
         ruleset=ruleset.number,
         name=ruleset.name,
         labels=task.labels,
-        signers_required=task.signers_required,
-        signer_roles=task.signer_roles,
+        policy=policy_content(policy_in_force(task)),
         preamble=task.preamble,
         output_contract=task.output_contract,
     )
@@ -198,7 +199,7 @@ def signers(ruleset: Ruleset) -> list[Signer]:
     """Every active account in the policy's roles, and where it stands; then signers who have left those roles."""
     signed = {one.signer_id: one for one in ruleset.signatures.select_related("signer")}
     reasons = _exclusions(ruleset)
-    users = User.objects.filter(is_active=True, role__in=policy_roles(ruleset)).order_by("display_name", "pk")
+    users = User.objects.filter(is_active=True, role__in=policy_of(ruleset).signer_roles).order_by("display_name", "pk")
     rows = [Signer(user, signed.pop(user.pk, None), reasons.get(user.pk, "")) for user in users]
     return rows + [Signer(one.signer, one, "") for one in signed.values()]
 
@@ -209,7 +210,7 @@ def exclusion_reason(ruleset: Ruleset, user: User) -> str:
 
 
 def _exclusions(ruleset: Ruleset) -> dict[int, str]:
-    """Why a person is left out, by user id: authors of a text in it, and everybody who composed it."""
+    """Why a person is left out, by user id: authors of a text in it, everybody who composed it, perhaps its miners."""
     found: dict[int, str] = {}
     edited: dict[int, list[str]] = {}
     authored = ruleset.items.filter(revision__author__isnull=False).order_by("instruction__number")
@@ -217,6 +218,10 @@ def _exclusions(ruleset: Ruleset) -> dict[int, str]:
         edited.setdefault(author, []).append(f"#{number}")
     for author, numbers in edited.items():
         found[author] = _("Wrote the text of %(numbers)s") % {"numbers": ", ".join(numbers)}
+    if not policy_of(ruleset).miners_may_sign:
+        started = ruleset.items.filter(instruction__run__created_by__isnull=False).order_by()
+        for miner in started.values_list("instruction__run__created_by_id", flat=True).distinct():
+            found[miner] = _("Started the mining it comes from")
     events = AuditEvent.objects.filter(object_type="ruleset", object_id=str(ruleset.pk), action__in=COMPOSING)
     for composer in {ruleset.composed_by_id, *events.values_list("actor_id", flat=True)}:
         if composer is not None:
@@ -224,10 +229,10 @@ def _exclusions(ruleset: Ruleset) -> dict[int, str]:
     return found
 
 
-def policy_roles(ruleset: Ruleset) -> list[str]:
-    """The roles that may sign: by the manifest once frozen, by the task before."""
+def policy_of(ruleset: Ruleset) -> Policy:
+    """The policy its signers are held to: the signed one once frozen, the one in force before."""
     manifest = ruleset_manifest(ruleset)
-    return manifest.policy.signer_roles if manifest else list(ruleset.task.signer_roles)
+    return manifest.policy if manifest else policy_content(policy_in_force(ruleset.task))
 
 
 @dataclass(frozen=True)
@@ -237,12 +242,21 @@ class SignatureState:
     have: int
     needed: int
     approved: bool
+    signatories_missing: int
+    domains_missing: tuple[str, ...]
 
     @property
     def is_complete(self) -> bool:
-        return self.have >= self.needed and self.approved
+        return self.have >= self.needed and self.approved and not (self.signatories_missing or self.domains_missing)
 
 
-def signature_state(manifest: Manifest, meanings: Sequence[str]) -> SignatureState:
-    """Count signatures by their meanings, as the database function pld_signatures_complete does."""
-    return SignatureState(len(meanings), max(2, manifest.policy.signers_required), "approved" in meanings)
+def signature_state(policy: Policy, signatures: Sequence[Signature]) -> SignatureState:
+    """Hold signatures (of distinct people) against a policy, as the database function pld_signatures_complete does."""
+    signatories = sum(one.signer_role == Role.SIGNATORY for one in signatures)
+    return SignatureState(
+        have=len(signatures),
+        needed=max(2, policy.signers_required),
+        approved=any(one.meaning == Meaning.APPROVED for one in signatures),
+        signatories_missing=max(0, policy.signatories_required - signatories),
+        domains_missing=tuple(sorted({*policy.domains} - {one.signer_domain for one in signatures})),
+    )

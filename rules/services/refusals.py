@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from django.db import IntegrityError, OperationalError
 from django.utils.translation import gettext_lazy as _
 
-from pld_app.errors import Message, NotAllowed, Refusal, WrongState
+from pld_app.errors import InvalidInput, Message, NotAllowed, Refusal, WrongState
 from rules.exceptions import Stale, refusal_from
 
 _NO_LONGER_APPROVED: Message = _(
@@ -36,6 +36,33 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         _("You were shown another manifest. Reload and read this one."),
     ),
     "this account may not sign": (NotAllowed, _("Your account may not sign this ruleset.")),
+    "who composed or edited a ruleset does not publish": (
+        NotAllowed,
+        _("You composed or edited this ruleset, so another signatory must publish it."),
+    ),
+    "who signed a ruleset does not publish": (
+        NotAllowed,
+        _("You signed this ruleset, and the sign-off policy asks for a publisher who did not sign it."),
+    ),
+    "who started the mining": (NotAllowed, _("You started the mining it comes from, so others must sign it.")),
+    "open every edited or conflicting": (
+        InvalidInput,
+        _("Open every edited or conflicting instruction on the signing page before you sign."),
+    ),
+    "the sign-off policy changed since": (
+        WrongState,
+        _("The sign-off policy changed since this was frozen. Compose a new ruleset and freeze it under the new one."),
+    ),
+    "the sign-off policy changes by": (
+        WrongState,
+        _("The sign-off policy is changed on its own page, where a second person confirms it."),
+    ),
+    "a proposed policy waits": (Stale, _("A proposal waits for its decision already. Reload to see it.")),
+    "versions of a policy": (Stale, _("Another proposal was faster. Reload to see it.")),
+    "nobody confirms their own": (
+        NotAllowed,
+        _("You proposed this: a second administrator or a signatory confirms it."),
+    ),
     "who composed or edited a ruleset": (NotAllowed, _("You composed or edited this ruleset, so others must sign it.")),
     "re-authenticate": (WrongState, _("Your password was checked too long ago. Enter it again.")),
     "only a signed ruleset is released": (WrongState, _("Only a signed ruleset can be released.")),

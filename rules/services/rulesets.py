@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Literal
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
@@ -33,20 +34,26 @@ def ruleset_lock(ruleset_id: int) -> Ruleset:
 
 @database_refusals()
 @transaction.atomic
-def ruleset_create(*, task: Task, composer: User, name: str = "", start: Start = "approved") -> Ruleset:
+def ruleset_create(
+    *, task: Task, composer: User, name: str = "", start: Start = "approved", form_key: UUID | None = None
+) -> Ruleset:
     """Open a draft with every approved instruction: topic by topic, or in the order of the previous ruleset first.
 
+    The same `form_key` by the same person gives the draft it gave before: a form sent twice is one action.
     Raises InvalidInput when nothing is approved yet, NotAllowed for anyone but a reviewer.
     """
     require_role(composer, Role.REVIEWER)
     # Numbers have no gaps and no doubles: one draft at a time is numbered.
     Task.objects.select_for_update(no_key=True).get(pk=task.pk)
+    if form_key is not None and (made := task.rulesets.filter(form_key=form_key, composed_by=composer).first()):
+        return made
     approved = list(selectors.publishable(task))
     if not approved:
         raise InvalidInput(_("No instruction is approved yet. Approve some in the review queue first."))
     previous = task.rulesets.order_by("-number").first()
     number = 1 + (previous.number if previous else 0)
     ruleset = Ruleset(task=task, number=number, name=name.strip() or f"Ruleset {number}", composed_by=composer)
+    ruleset.form_key = form_key
     ruleset.full_clean(exclude={"frozen_at"})
     ruleset.save()
     ordered = _in_previous_order(approved, previous) if start == "previous" else _by_topic(approved)

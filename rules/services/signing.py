@@ -13,8 +13,9 @@ from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import AuditEvent, User
 from rules.exceptions import Stale
 from rules.manifest import Manifest
-from rules.models import Meaning, Ruleset, RulesetStatus, Signature
+from rules.models import Meaning, RuleRead, Ruleset, RulesetStatus, Signature
 from rules.selectors import rulesets as selectors
+from rules.selectors.policy import unread_by
 from rules.services.refusals import database_refusals
 from rules.services.rulesets import ruleset_lock
 from rules.transitions import ruleset_move
@@ -23,7 +24,7 @@ FAILURES_ALLOWED = 5
 WINDOW = timedelta(minutes=15)
 REFUSED = "signature.refused"
 
-type Purpose = Literal["sign", "publish", "roll back", "withdraw"]
+type Purpose = Literal["sign", "publish", "roll back", "withdraw", "policy", "stop", "schedule"]
 
 
 class PasswordRefused(InvalidInput):
@@ -71,6 +72,25 @@ def _locked_words(until: datetime) -> str:
     ) % {"time": until.strftime("%H:%M")}
 
 
+@database_refusals()
+@transaction.atomic
+def rule_read(*, ruleset_id: int, instruction_id: int, reader: User) -> bool:
+    """Remember that this signer opened an instruction of a ruleset in sign-off; False when it was remembered before.
+
+    Raises Stale when the ruleset is no longer in sign-off or does not hold it.
+    """
+    ruleset = ruleset_lock(ruleset_id)
+    item = ruleset.items.select_related("instruction").filter(instruction=instruction_id).first()
+    if ruleset.status != RulesetStatus.IN_SIGN_OFF or item is None:
+        raise Stale(_("This ruleset is not in sign-off. Reload to see how it stands."))
+    if ruleset.reads.filter(instruction=instruction_id, reader=reader).exists():
+        return False
+    data: dict[str, Json] = {"number": item.instruction.number, "manifest_sha256": ruleset.manifest_sha256}
+    event = audit_record("ruleset.rule_read", actor=reader, subject=ruleset, task_slug=ruleset.task.slug, data=data)
+    RuleRead.objects.create(ruleset=ruleset, instruction=item.instruction, reader=reader, event=event)
+    return True
+
+
 def ruleset_sign(*, ruleset_id: int, signer: User, password: str, meaning: str, manifest_sha256: str) -> Signature:
     """Sign the manifest that was shown. The signature that completes the policy also makes the ruleset signed.
 
@@ -93,8 +113,17 @@ def _sign(
     # Locked first: two signers at once are counted one after the other, and a withdrawal waits or wins.
     ruleset = ruleset_lock(ruleset_id)
     manifest = _require_signable(ruleset, signer, manifest_sha256)
-    meanings = [*ruleset.signatures.values_list("meaning", flat=True), meaning]
-    state = selectors.signature_state(manifest, meanings)
+    signature = Signature(
+        ruleset=ruleset,
+        manifest_sha256=manifest_sha256,
+        signer=signer,
+        signer_name=str(signer),
+        signer_role=signer.role,
+        signer_domain=signer.domain,
+        meaning=meaning,
+        authenticated_at=authenticated_at,
+    )
+    state = selectors.signature_state(manifest.policy, [*ruleset.signatures.all(), signature])
     data: dict[str, Json] = {
         "manifest_sha256": manifest_sha256,
         "meaning": meaning.value,
@@ -102,16 +131,7 @@ def _sign(
         "completes": state.is_complete,
     }
     event = audit_record("ruleset.signed", actor=signer, subject=ruleset, task_slug=ruleset.task.slug, data=data)
-    signature = Signature(
-        ruleset=ruleset,
-        manifest_sha256=manifest_sha256,
-        signer=signer,
-        signer_name=str(signer),
-        signer_role=signer.role,
-        meaning=meaning,
-        authenticated_at=authenticated_at,
-        event=event,
-    )
+    signature.event = event
     signature.full_clean(validate_unique=False)
     signature.save()
     if state.is_complete:
@@ -135,4 +155,6 @@ def _require_signable(ruleset: Ruleset, signer: User, manifest_sha256: str) -> M
         raise NotAllowed(_("You may not sign this ruleset: %(why)s.") % {"why": reason})
     if ruleset.signatures.filter(signer=signer).exists():
         raise Stale(_("You have already signed this ruleset."))
+    if manifest.policy.read_changed_first and unread_by(ruleset, signer.pk):
+        raise InvalidInput(_("Open every edited or conflicting instruction on the signing page before you sign."))
     return manifest

@@ -10,4 +10,5 @@ urlpatterns = [
     path("tasks/<slug:slug>/", include("rules.urls.findings")),
     path("tasks/<slug:slug>/", include("rules.urls.rulesets")),
     path("tasks/<slug:slug>/", include("rules.urls.publishing")),
+    path("tasks/<slug:slug>/", include("rules.urls.policy")),
 ]

@@ -11,6 +11,7 @@ urlpatterns = [
     path("rulesets/<int:number>/items/<int:item>/remove/", views.item_remove, name="ruleset-item-remove"),
     path("rulesets/<int:number>/refresh/", views.ruleset_refresh, name="ruleset-refresh"),
     path("rulesets/<int:number>/freeze/", views.ruleset_freeze, name="ruleset-freeze"),
+    path("rulesets/<int:number>/read/<int:rule>/", views.ruleset_rule_read, name="ruleset-rule-read"),
     path("rulesets/<int:number>/sign/", views.ruleset_sign_view, name="ruleset-sign"),
     path("rulesets/<int:number>/withdraw/", views.ruleset_withdraw_view, name="ruleset-withdraw"),
     path("rulesets/<int:number>/release/", views.ruleset_release, name="ruleset-release"),

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
@@ -24,14 +26,15 @@ from rules.forms.rulesets import (
     WithdrawReleasedForm,
 )
 from rules.manifest import token_estimate
-from rules.models import Ruleset, RulesetItem, RulesetStatus, Signature
+from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
+from rules.selectors.signing import reading_list
 from rules.selectors.tasks import task_get
 from rules.services import rulesets as services
 from rules.services.exporting import Export, ExportKind, ruleset_export
 from rules.services.publishing import release_create, ruleset_withdraw
-from rules.services.signing import PasswordRefused, ruleset_sign
+from rules.services.signing import PasswordRefused, rule_read, ruleset_sign
 from rules.suggestions import suggestions_of
 
 PER_PAGE = 25
@@ -50,10 +53,12 @@ def ruleset_list(request: UserRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def ruleset_new(request: UserRequest, slug: str) -> HttpResponse:
     task = task_get(slug)
-    form = RulesetForm(request.POST or None)
+    form = RulesetForm(request.POST or None, initial={"key": uuid4()})
     if request.method == "POST" and form.is_valid():
         values = form.cleaned_data
-        ruleset = services.ruleset_create(task=task, composer=request.user, name=values["name"], start=values["start"])
+        ruleset = services.ruleset_create(
+            task=task, composer=request.user, name=values["name"], start=values["start"], form_key=values["key"]
+        )
         messages.success(request, _("Opened %(ruleset)s as a draft.") % {"ruleset": ruleset})
         return redirect("ruleset-detail", slug=slug, number=ruleset.number)
     context = {"task": task, "form": form, "approved": selectors.publishable(task).count()}
@@ -122,6 +127,9 @@ def _frozen_page(
     signatures = list(ruleset.signatures.order_by("pk"))
     signers = selectors.signers(ruleset)
     me = next((one for one in signers if one.user.pk == request.user.pk), None)
+    may_sign = ruleset.status == RulesetStatus.IN_SIGN_OFF and me and not (me.signature or me.excluded)
+    to_read = reading_list(ruleset, request.user) if may_sign and manifest.policy.read_changed_first else []
+    unread = sum(not one.is_read for one in to_read)
     production, changes = publishing.changes_against_production(ruleset.task, manifest)
     context: dict[str, Any] = {  # a template's context has no closed type
         "task": ruleset.task,
@@ -129,13 +137,15 @@ def _frozen_page(
         "release": getattr(ruleset, "release", None),
         "rows": selectors.manifest_rows(manifest),
         "signatures": signatures,
-        "signature_state": selectors.signature_state(manifest, [one.meaning for one in signatures]),
+        "signature_state": selectors.signature_state(manifest.policy, signatures),
         "signers": signers,
         "me": me,
         "tokens": token_estimate(ruleset.prompt),
         "production": production,
         "changes": changes,
-        "can_sign": ruleset.status == RulesetStatus.IN_SIGN_OFF and me and not (me.signature or me.excluded),
+        "to_read": to_read,
+        "unread": unread,
+        "can_sign": may_sign and not unread,
         "sign_form": sign_form or SignForm(initial={"manifest_sha256": ruleset.manifest_sha256}, auto_id="sign-%s"),
         "can_release": ruleset.status == RulesetStatus.SIGNED and request.user.role == Role.SIGNATORY,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
@@ -249,6 +259,16 @@ def ruleset_sign_view(request: UserRequest, slug: str, number: int) -> HttpRespo
             messages.success(request, _signed_words(signature))
             return redirect("ruleset-detail", slug=slug, number=number)
     return _frozen_page(request, ruleset, sign_form=form)
+
+
+@roles_required(Role.SIGNATORY, Role.REVIEWER)
+@require_POST
+def ruleset_rule_read(request: UserRequest, slug: str, number: int, rule: int) -> HttpResponse:
+    """Open an instruction that has to be opened before signing; the page then shows what is to be seen of it."""
+    ruleset_id = _ruleset_id(slug, number)
+    instruction = get_object_or_404(Instruction.objects.only("pk"), task__slug=slug, number=rule)
+    rule_read(ruleset_id=ruleset_id, instruction_id=instruction.pk, reader=request.user)
+    return redirect(f"{reverse('ruleset-detail', args=[slug, number])}#rule-{rule}")
 
 
 def _signed_words(signature: Signature) -> str:

@@ -1,13 +1,14 @@
 """The way of a ruleset in few words: each step as the person who may take it."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from pld_app.audit import audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.models import User
+from pld_app.models import Role, User
 from rules.models import (
     ChannelName,
     Decision,
@@ -15,17 +16,21 @@ from rules.models import (
     Instruction,
     InstructionStatus,
     Meaning,
+    PolicyDecision,
     Publication,
     Release,
     Revision,
     Ruleset,
     Signature,
+    SignOffPolicy,
     Task,
 )
+from rules.selectors.policy import policy_in_force, to_be_read
+from rules.services.policy import POINTS
 from rules.services.publishing import release_create, release_publish
 from rules.services.rulesets import ruleset_create, ruleset_freeze
-from rules.services.signing import ruleset_sign
-from tests.factories import PASSWORD, approve_directly, make_instruction
+from rules.services.signing import rule_read, ruleset_sign
+from tests.factories import PASSWORD, approve_directly, make_instruction, make_user
 
 
 def approved(task: Task, reviewer: User, count: int = 3) -> list[Instruction]:
@@ -57,6 +62,48 @@ def edit(instruction: Instruction, author: User, text: str = "Words of a reviewe
     instruction.save(update_fields=["current_revision"])
 
 
+@transaction.atomic
+def propose(task: Task, **points: Any) -> SignOffPolicy:
+    """A proposed sign-off policy, past the services; by default one signer more."""
+    proposer = User.objects.filter(username="policy1").first() or make_user("policy1", Role.ADMIN)
+    old = policy_in_force(task)
+    values = {name: getattr(old, name) for name in POINTS} | (points or {"signers_required": old.signers_required + 1})
+    return SignOffPolicy.objects.create(
+        task=task,
+        version=1 + task.policies.count(),
+        proposed_by=proposer,
+        reason="For the test.",
+        authenticated_at=timezone.now(),
+        event=audit_record("policy.proposed", actor=proposer, subject=task),
+        **values,
+    )
+
+
+@transaction.atomic
+def policy(task: Task, **points: Any) -> SignOffPolicy:
+    """Another sign-off policy in force, past the services: proposed by one administrator, confirmed by another."""
+    made = propose(task, **points)
+    second = User.objects.filter(username="policy2").first() or make_user("policy2", Role.ADMIN)
+    PolicyDecision.objects.create(
+        policy=made,
+        verdict="confirmed",
+        actor=second,
+        actor_name=str(second),
+        actor_role=second.role,
+        authenticated_at=timezone.now(),
+        event=audit_record("policy.confirmed", actor=second, subject=task),
+    )
+    task.refresh_from_db()
+    return made
+
+
+def read_changed(ruleset: Ruleset, *readers: User) -> None:
+    """Open every edited or conflicting instruction as each of these people."""
+    for reader in readers:
+        for instruction_id in to_be_read(ruleset):
+            rule_read(ruleset_id=ruleset.pk, instruction_id=instruction_id, reader=reader)
+
+
 def minutes_ago(minutes: float) -> datetime:
     return timezone.now() - timedelta(minutes=minutes)
 
@@ -77,6 +124,8 @@ def reopen(instruction: Instruction, reviewer: User) -> None:
 
 
 def sign(ruleset: Ruleset, signer: User, meaning: Meaning = Meaning.APPROVED) -> Signature:
+    """Sign as somebody who opened what the policy asks to be opened."""
+    read_changed(ruleset, signer)
     return ruleset_sign(
         ruleset_id=ruleset.pk,
         signer=signer,

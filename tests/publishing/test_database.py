@@ -272,8 +272,7 @@ class TestSignatures:
 
     def test_by_composer_and_author(self, task: Task, ana: User, ben: User) -> None:
         """Where the policy lets reviewers sign, these still do not."""
-        task.signer_roles = [Role.SIGNATORY, Role.REVIEWER]
-        task.save()
+        steps.policy(task, signer_roles=[Role.SIGNATORY, Role.REVIEWER], read_changed_first=False)
         edited = make_instruction(task)
         steps.edit(edited, ben)
         approve_directly(edited, ana)

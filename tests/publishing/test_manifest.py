@@ -14,6 +14,7 @@ from rules.changes import changes_between, word_changes
 from rules.manifest import (
     Frame,
     ManifestInstruction,
+    Policy,
     manifest_build,
     manifest_read,
     one_line,
@@ -26,8 +27,16 @@ FRAME = Frame(
     ruleset=3,
     name="Spring",
     labels=["Compliant", "Breach"],
-    signers_required=2,
-    signer_roles=["signatory", "reviewer"],
+    policy=Policy(
+        version=1,
+        signers_required=2,
+        signer_roles=["reviewer", "signatory"],
+        signatories_required=0,
+        domains=[],
+        miners_may_sign=False,
+        publisher_may_have_signed=True,
+        read_changed_first=True,
+    ),
     preamble="You check clauses.",
     output_contract='Answer as {"label": ...}.',
 )

@@ -199,8 +199,7 @@ def test_a_forged_hash_is_refused(task: Task, ana: User, sam: User, client_of: C
 
 
 def test_the_composer_sees_why_others_sign(task: Task, ana: User, ben: User, client_of: ClientOf) -> None:
-    task.signer_roles = [Role.SIGNATORY, Role.REVIEWER]
-    task.save()
+    steps.policy(task, signer_roles=[Role.SIGNATORY, Role.REVIEWER])
     ruleset = steps.frozen(task, ana)
     page = client_of(ana).get(url("ruleset-detail", 1)).content.decode()
     assert "Composed this ruleset" in page

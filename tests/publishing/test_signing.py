@@ -92,8 +92,7 @@ def test_a_deactivated_signatory_does_not_sign(task: Task, ana: User, sam: User)
 
 def test_every_composer_and_every_author_is_left_out(task: Task, ana: User, ben: User, sam: User) -> None:
     """With reviewers in the policy: who composed once, who edited last and who wrote a text are refused."""
-    task.signer_roles = [Role.SIGNATORY, Role.REVIEWER]
-    task.save()
+    steps.policy(task, signer_roles=[Role.SIGNATORY, Role.REVIEWER])
     cleo, dora = (make_user(name, Role.REVIEWER, "legal") for name in ("cleo", "dora"))
     instruction = make_instruction(task)
     steps.edit(instruction, cleo)

@@ -196,6 +196,7 @@ PAGES = [
     "/tasks/nda/rulesets/{frozen}/",
     "/tasks/nda/releases/",
     "/tasks/nda/releases/{release}/",
+    "/tasks/nda/policy/",
     "/tasks/nda/tokens/",
     "/tasks/nda/evaluation/",
     "/tasks/nda/evaluation/new/",
