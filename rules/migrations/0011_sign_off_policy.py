@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('pld_app', '0003_call_run_and_endpoint_api'),
-        ('rules', '0008_revision_guards'),
+        ('rules', '0010_review_quality_guards'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
