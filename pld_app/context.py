@@ -25,6 +25,7 @@ _TOP = (
     ("endpoints", _("Endpoints"), ("endpoint",), (Role.AUDITOR, Role.ADMIN)),
     ("ledger", _("Ledger"), ("ledger",), (Role.AUDITOR, Role.ADMIN)),
     ("accounts", _("Accounts"), ("account",), (Role.AUDITOR, Role.ADMIN)),
+    ("system-health", _("Health"), ("system-health",), (Role.AUDITOR, Role.ADMIN)),
 )
 _TASK = (
     ("task", _("Overview"), ("task",)),

@@ -105,7 +105,12 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": _database(_required("DATABASE_URL"))}
+# Only these commands change tables: they sign in as the migrator, who acts as the owner of everything.
+MIGRATOR_DATABASE_URL = os.environ.get("PLD_MIGRATOR_DATABASE_URL", "")
+_AS_OWNER = bool(MIGRATOR_DATABASE_URL) and sys.argv[1:2] in (["migrate"], ["database_roles"])
+DATABASES = {"default": _database(MIGRATOR_DATABASE_URL if _AS_OWNER else _required("DATABASE_URL"))}
+if _AS_OWNER:
+    DATABASES["default"]["OPTIONS"] |= {"assume_role": "pld_owner"}  # type: ignore[operator]  # the dict made above
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = _required("REDIS_URL")
 

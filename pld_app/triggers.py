@@ -2,8 +2,11 @@
 
 from django.db.migrations.operations.special import RunSQL
 
-_FUNCTION = """
-CREATE OR REPLACE FUNCTION pld_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+# pg_temp last: a session's temporary table must not stand in for the table a guard means to read.
+_SEARCH_PATH = "SET search_path = pg_catalog, public, pg_temp"
+
+_FUNCTION = f"""
+CREATE OR REPLACE FUNCTION pld_refuse_change() RETURNS trigger LANGUAGE plpgsql {_SEARCH_PATH} AS $$
 BEGIN
   RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
 END $$;
@@ -45,11 +48,15 @@ def no_delete(table: str) -> RunSQL:
     )
 
 
-def guard(table: str, when: str, name: str, body: str, declare: str = "") -> RunSQL:
-    """A row trigger `name` firing `when` (e.g. "BEFORE INSERT"), whose plpgsql `body` raises or ends in RETURN NEW."""
+def guard(table: str, when: str, name: str, body: str, declare: str = "", *, as_owner: bool = False) -> RunSQL:
+    """A row trigger `name` firing `when` (e.g. "BEFORE INSERT"), whose plpgsql `body` raises or ends in RETURN NEW.
+
+    `as_owner`: it runs with the rights of the tables' owner, for what the application's role may not read or write.
+    """
+    rights = "SECURITY DEFINER" if as_owner else ""
     return RunSQL(
         f"""
-        CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $guard$
+        CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql {rights} {_SEARCH_PATH} AS $guard$
         DECLARE {declare}
         BEGIN {body} END $guard$;
         CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}();

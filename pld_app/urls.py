@@ -9,6 +9,7 @@ from pld_app.views import accounts, audit, endpoints, health, ledger, sign_in
 
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
+    path("health/", health.system_health, name="system-health"),
     path("sign-in/", sign_in.SignInView.as_view(), name="login"),
     path("sign-out/", auth.LogoutView.as_view(), name="logout"),
     path("language/", require_POST(set_language), name="set-language"),

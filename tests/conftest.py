@@ -11,6 +11,7 @@ from django.test import Client
 from pld_app.models import Domain, Role, User
 from rules.models import Task
 from tests import factories
+from tests.database_roles import AS_APPLICATION, run_as_application
 
 _APPEND_ONLY = """
 SELECT format('ALTER TABLE %I {verb} TRIGGER %I', c.relname, t.tgname)
@@ -32,15 +33,26 @@ def _flush_may_truncate() -> Iterator[None]:
 
     def sql_flush(style: object, connection: BaseDatabaseWrapper, **options: object) -> list[str]:
         statements: list[str] = original(style, connection, **options)
+        owner, back = (["RESET ROLE"], ["SET ROLE pld_app"]) if AS_APPLICATION else ([], [])
         return [
+            *owner,
             *_append_only_sql(connection, "DISABLE"),
             *statements,
             *_append_only_sql(connection, "ENABLE ALWAYS"),
+            *back,
         ]
 
     module.sql_flush = sql_flush
     yield
     module.sql_flush = original
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """The test database, with the application's rights where the run asks for it (tests/database_roles.py)."""
+    if AS_APPLICATION:
+        with django_db_blocker.unblock():
+            run_as_application()
 
 
 @pytest.fixture

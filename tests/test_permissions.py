@@ -49,6 +49,7 @@ EXPORTERS: Who = SIGNERS | {Role.AUDITOR}
 
 TABLE: dict[str, Mapping[str, Who]] = {
     "healthz": {"GET": ANYONE},
+    "system-health": {"GET": WATCHERS},
     # Who is signed in is sent to the start page by any method.
     "login": {"GET": ANYONE, "POST": ANYONE, "PUT": ANYONE, "PATCH": ALL, "DELETE": ALL},
     "logout": {"POST": ANYONE},

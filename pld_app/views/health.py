@@ -1,25 +1,30 @@
-"""Liveness for load balancers and the start of the stack."""
+"""Liveness for load balancers and the start of the stack, and what lies behind it for administrators and auditors."""
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-_AUDIT_GUARDS = 3  # against UPDATE and DELETE, against TRUNCATE, and the one that makes the leaf
-_GUARDS = """
-SELECT count(*) FILTER (WHERE tgenabled <> 'A'), count(*) FILTER (WHERE tgrelid = 'pld_app_auditevent'::regclass)
-FROM pg_trigger WHERE tgname LIKE 'pld\\_%'
-"""
+from pld_app.access import UserRequest, roles_required
+from pld_app.database.catalog import guard_faults
+from pld_app.database.session import database_health
+from pld_app.models import Role
 
 
 @require_GET
 def healthz(_request: HttpRequest) -> JsonResponse:
-    """200 when the database answers and its guards stand; open to everyone, says nothing else."""
+    """200 when the database answers and its guards are those of the migrations; open to everyone, names nothing."""
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(_GUARDS)
-            disabled, on_audit_log = cursor.fetchone()
+        faults = guard_faults(connection)
     except DatabaseError:
         return JsonResponse({"status": "the database does not answer"}, status=503)
-    if disabled or on_audit_log < _AUDIT_GUARDS:
+    if faults:
         return JsonResponse({"status": "a guard is disabled"}, status=503)
     return JsonResponse({"status": "ok"})
+
+
+@roles_required(Role.ADMIN, Role.AUDITOR)
+@require_GET
+def system_health(request: UserRequest) -> HttpResponse:
+    """Guards and roles of the database, each fault named."""
+    return render(request, "pld_app/system_health.html", {"database": database_health(connection)})

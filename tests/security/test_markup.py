@@ -168,6 +168,7 @@ PAGES = [
     "/endpoints/student/",
     "/audit/",
     "/password/",
+    "/health/",
     "/ledger/",
     "/ledger/{call}/",
     "/tasks/nda/",
