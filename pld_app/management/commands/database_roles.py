@@ -27,7 +27,7 @@ class Command(BaseCommand):
     help = (
         "apply: make the roles, hand everything over to their owner and give each its rights (again: mend them). "
         "check: compare guards and roles with what they should be; 1 when something is wrong. "
-        "sql: print what apply would run. matrix: print which role may do what with which table that is not written freely. "
+        "sql: print what apply would run. matrix: print what each role may do, the rows of docs/governance.md. "
         f"Making roles takes a superuser: name it in {_ADMIN_URL} for the time of the command."
     )
     requires_system_checks = ()
