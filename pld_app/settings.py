@@ -191,6 +191,8 @@ if HTTPS:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 
+# How long a reviewer keeps an instruction without a sign of life; the database takes an hour at most.
+REVIEW_LEASE_S = min(float(os.environ.get("PLD_REVIEW_LEASE_S", "600")), 3_600)
 JOB_LEASE_S = float(os.environ.get("PLD_JOB_LEASE_S", "30"))
 
 # Celery: lessons measured for this project; Postgres holds the work, so a lost message costs only delay.

@@ -10,6 +10,7 @@ from typing import Literal
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from pld_app.canonical import sha256_hex
 from rules.hidden_text import Segment, reveal
 
 type Op = Literal["equal", "insert", "delete"]
@@ -121,6 +122,12 @@ def risky_changes(before: str, after: str, labels: Sequence[str]) -> list[Risk]:
         _risk("label", _labels(before, labels), _labels(after, labels)),
     ]
     return [risk for risk in found if risk]
+
+
+def risks_digest(risks: Sequence[Risk]) -> str:
+    """A short name for a set of warnings, empty for none: a form says by it which ones its sender has read."""
+    said = "|".join(risk.message for risk in risks)
+    return sha256_hex(said)[:16] if said else ""
 
 
 def _risk(kind: Literal["polarity", "number", "label"], before: Counter[str], after: Counter[str]) -> Risk | None:

@@ -79,6 +79,17 @@ class DecisionForm(forms.Form):
     """What a decision sends; whether it is enough is for the service to say."""
 
     version = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+    # The revision that was on the page, and the warnings that were read there: rules.diff.risks_digest.
+    base = forms.IntegerField(min_value=1, required=False, widget=forms.HiddenInput)
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
     reason = forms.CharField(required=False)
     note = forms.CharField(required=False, widget=forms.Textarea)
     text = forms.CharField(required=False, strip=False, widget=forms.Textarea)
+
+
+class DraftForm(forms.Form):
+    """What is being typed, and on which revision it was begun."""
+
+    base = forms.IntegerField(min_value=1, max_value=1_000_000)
+    text = forms.CharField(required=False, strip=False)
+    note = forms.CharField(required=False, strip=False)

@@ -4,7 +4,16 @@ from rules.models.attention import BiasNotice, CardLook, JudgementContext, Pause
 from rules.models.batches import BatchAct, BatchItem, InstructionTag, ReviewBatch
 from rules.models.comments import Comment, CommentVersion
 from rules.models.double_review import DoubleBasis, DoubleReview, InstructionImpact, Opinion, Verdict
-from rules.models.findings import Conflict, ConflictExample, ConflictKind, MatchKind, RunMatch, Suspect
+from rules.models.findings import (
+    Conflict,
+    ConflictExample,
+    ConflictKind,
+    MatchKind,
+    NearDuplicate,
+    RunMatch,
+    SimilarRule,
+    Suspect,
+)
 from rules.models.instructions import (
     Decision,
     DecisionKind,
@@ -20,6 +29,17 @@ from rules.models.instructions import (
 from rules.models.mining import OPEN_STATES, Cluster, MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
 from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
 from rules.models.publishing import ChannelName, PromptToken, Publication, PublicationKind, Release
+from rules.models.queues import (
+    Absence,
+    Assignment,
+    Audience,
+    Claim,
+    Draft,
+    Presence,
+    ReadingFont,
+    ReviewPreference,
+    SavedView,
+)
 from rules.models.review_policy import ReviewPolicy
 from rules.models.rulesets import Meaning, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.models.seeds import Seed, SeedAlarm, SeedAnswer, SeedKind
@@ -28,11 +48,15 @@ from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceIm
 
 __all__ = [
     "OPEN_STATES",
+    "Absence",
+    "Assignment",
+    "Audience",
     "BatchAct",
     "BatchItem",
     "BiasNotice",
     "CardLook",
     "ChannelName",
+    "Claim",
     "Cluster",
     "Comment",
     "CommentVersion",
@@ -43,6 +67,7 @@ __all__ = [
     "DecisionKind",
     "DoubleBasis",
     "DoubleReview",
+    "Draft",
     "Evidence",
     "EvidenceRole",
     "ImportReject",
@@ -59,18 +84,22 @@ __all__ = [
     "MicroRuleOrigin",
     "MiningRun",
     "MiningStage",
+    "NearDuplicate",
     "Opinion",
     "PauseReason",
     "PolicyDecision",
     "PolicyVerdict",
+    "Presence",
     "PromptToken",
     "Publication",
     "PublicationKind",
+    "ReadingFont",
     "ReasonCode",
     "Release",
     "ReviewBatch",
     "ReviewPause",
     "ReviewPolicy",
+    "ReviewPreference",
     "ReviewSession",
     "Revision",
     "RuleRead",
@@ -79,12 +108,14 @@ __all__ = [
     "RulesetStatus",
     "RunMatch",
     "RunState",
+    "SavedView",
     "Seed",
     "SeedAlarm",
     "SeedAnswer",
     "SeedKind",
     "SignOffPolicy",
     "Signature",
+    "SimilarRule",
     "Split",
     "Suspect",
     "Task",

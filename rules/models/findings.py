@@ -127,3 +127,37 @@ class Suspect(models.Model):
 
     def __str__(self) -> str:
         return f"{self.trace} {self.rank}"
+
+
+class SimilarRule(models.Model):
+    """One of the five instructions whose words are nearest to another's, as the newest mining run of the task saw them.
+
+    `similarity` is the cosine of their TF-IDF word vectors, from 0 to 1; `rank` 1 is the nearest.
+    """
+
+    instruction = models.ForeignKey(Instruction, models.CASCADE, related_name="similar")
+    other = models.ForeignKey(Instruction, models.CASCADE, related_name="+")
+    rank = models.PositiveSmallIntegerField()
+    similarity = models.FloatField()
+
+    class Meta:
+        ordering = ("rank",)
+        constraints = (
+            models.UniqueConstraint(fields=["instruction", "rank"], name="similar_rule_rank"),
+            models.UniqueConstraint(fields=["instruction", "other"], name="similar_rule_once"),
+            models.CheckConstraint(condition=~Q(instruction=F("other")), name="similar_rule_is_another"),
+            models.CheckConstraint(condition=Q(similarity__gte=0, similarity__lte=1), name="similar_rule_range"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.instruction_id} ~ {self.other_id}"
+
+
+class NearDuplicate(models.Model):
+    """Instructions that say almost the same share a `family`, the lowest number among them; the queue joins them."""
+
+    instruction = models.OneToOneField(Instruction, models.CASCADE, primary_key=True, related_name="near_duplicate")
+    family = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.instruction_id} in {self.family}"

@@ -108,7 +108,11 @@ class Instruction(models.Model):
                 name="instruction_approval_is_of_current_text",
             ),
         )
-        indexes = (models.Index(fields=["task", "status", "number"], name="instruction_queue"),)
+        indexes = (
+            models.Index(fields=["task", "status", "number"], name="instruction_queue"),
+            # The queue's order begins with the topic, and a card looks for the next one that has something open.
+            models.Index(fields=["task", "topic", "status", "waiting"], name="instruction_topic"),
+        )
 
     def __str__(self) -> str:
         return f"#{self.number}"

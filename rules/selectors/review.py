@@ -1,7 +1,7 @@
 """What the queue and the card show: everything loaded here, in a number of queries that does not grow with the rows."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -30,10 +30,13 @@ from rules.models import (
     Task,
     Trace,
 )
-from rules.selectors.review_filter import ReviewFilter, review_rows
+from rules.selectors.review_age import Age, age_of, thresholds_of
+from rules.selectors.review_filter import ReviewFilter
+from rules.selectors.review_order import review_rows
 
 PAGE_ROWS = 25
 OPEN_EVIDENCE = 3
+UNDO_DEPTH = 20
 _EXCERPT_CHARS = 220
 _TIMELINE_ROWS = 50
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -97,6 +100,26 @@ class TimelineEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """The present text against an earlier one: in one text, and each side with its own changes marked."""
+
+    name: str
+    title: str
+    before_title: str
+    pairs: list[Pair]
+    summary: str
+    risks: list[Risk]
+
+    @property
+    def before(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair[0] != "insert"]
+
+    @property
+    def after(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair[0] != "delete"]
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """All that one screen of review shows, apart from its place in the queue."""
 
@@ -106,10 +129,7 @@ class Card:
     text: list[Segment]
     hidden: list[str]
     label_index: int | None
-    mined: Revision | None
-    pairs: list[Pair]
-    summary: str
-    risks: list[Risk]
+    comparisons: list[Comparison]
     shared_inputs: list[tuple[str, list[Segment]]]
     supporting: list[TraceView]
     contradicting: list[TraceView]
@@ -120,20 +140,19 @@ class Card:
     rulesets: list[Ruleset] = field(default_factory=list)
     undo: Decision | None = None
     is_own_edit: bool = False
+    age: Age | None = None
 
 
 def instruction_get(slug: str, number: int) -> Instruction:
     """The instruction with all its own row points at, or 404 (also for one that a shell left without a text)."""
     rows = Instruction.objects.filter(current_revision__isnull=False)
-    related = rows.select_related("task", "run", "cluster", "current_revision__author")
+    related = rows.select_related("task", "run", "cluster", "current_revision__author", "assignment__person")
     return get_object_or_404(related, task__slug=slug, number=number)
 
 
 def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) -> Card:
     """The card of one instruction (from `instruction_get`) for this person; withheld, no mark betrays its wording."""
     task, revision = instruction.task, _text_of(instruction)
-    mined = instruction.revisions.filter(number=1).first() if revision.number > 1 else None
-    pairs = shown_diff(mined.text, revision.text) if mined else []
     evidence = _evidence(instruction)
     shared = _shared_inputs([row.trace for row in evidence])
     rule = "" if is_withheld else revision.text
@@ -145,10 +164,7 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         text=reveal(revision.text),
         hidden=hidden_in(revision.text),
         label_index=label_index(task, instruction.label),
-        mined=mined,
-        pairs=pairs,
-        summary=diff_summary(pairs) if mined else "",
-        risks=risky_changes(mined.text, revision.text, task.labels) if mined else [],
+        comparisons=_comparisons(instruction, revision),
         shared_inputs=[(name, reveal(value)) for name, value in shared.items()],
         supporting=[view for role, view in views if role == EvidenceRole.SUPPORTING],
         contradicting=[view for role, view in views if role == EvidenceRole.CONTRADICTING],
@@ -159,7 +175,48 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         rulesets=_rulesets_holding(instruction),
         undo=last_decision(task, user),
         is_own_edit=revision.author_id == user.pk,
+        age=age_of(instruction, since=_came_back_at(instruction), thresholds=thresholds_of(task)),
     )
+
+
+def _comparisons(instruction: Instruction, revision: Revision) -> list[Comparison]:
+    """With the mined text, and with the text last approved where that is a third one."""
+    if revision.number == 1:
+        return []
+    approved = instruction.decisions.filter(kind=DecisionKind.APPROVE).values("revision")[:1]
+    earlier = {one.number: one for one in instruction.revisions.filter(Q(number=1) | Q(pk__in=approved))}
+    author = revision.author
+    found = [
+        _comparison(
+            "mined",
+            _("Edited by %(author)s, compared with the mined text") % {"author": author},
+            _("Mined"),
+            texts=(earlier.pop(1).text, revision.text),
+            labels=instruction.task.labels,
+        )
+    ]
+    for number, one in earlier.items():
+        if number != revision.number:
+            title = _("Compared with revision %(number)d, the last one approved") % {"number": number}
+            texts = (one.text, revision.text)
+            found.append(
+                _comparison("approved", title, _("Last approved"), texts=texts, labels=instruction.task.labels)
+            )
+    return found
+
+
+def _comparison(
+    name: str, title: str, before_title: str, *, texts: tuple[str, str], labels: Sequence[str]
+) -> Comparison:
+    pairs = shown_diff(*texts)
+    return Comparison(name, title, before_title, pairs, diff_summary(pairs), risky_changes(*texts, labels))
+
+
+def _came_back_at(instruction: Instruction) -> datetime | None:
+    """When it was last decided on, if it waits again: sent back, deferred, edited or reopened."""
+    if instruction.status != InstructionStatus.IN_REVIEW:
+        return None
+    return instruction.decisions.values_list("at", flat=True).first()
 
 
 def _text_of(instruction: Instruction) -> Revision:
@@ -285,18 +342,11 @@ def _rulesets_holding(instruction: Instruction) -> list[Ruleset]:
 
 
 def last_decision(task: Task, user: User) -> Decision | None:
-    """This person's newest decision in the task if it can still be undone, with its instruction."""
-    decisions = Decision.objects.filter(actor=user, instruction__task=task).select_related("instruction", "event")
-    last = decisions.order_by("-pk").first()
-    if last is None or last.kind in {DecisionKind.EDIT, DecisionKind.REOPEN}:
-        return None
-    return last if last.event.data.get("version") == last.instruction.version else None
-
-
-def edit_is_risky(instruction: Instruction) -> bool:
-    """Whether the present text differs dangerously from the mined one: what the card then warns of."""
-    texts = list(instruction.revisions.order_by("number").values_list("text", flat=True))
-    return bool(risky_changes(texts[0], texts[-1], instruction.task.labels))
+    """This person's newest decision in the task that can still be undone, of their last 20, with its instruction."""
+    decisions = Decision.objects.filter(actor=user, instruction__task=task).exclude(kind=DecisionKind.REOPEN)
+    newest = decisions.select_related("instruction", "event").order_by("-pk")[:UNDO_DEPTH]
+    # Whatever happened to an instruction since raised its version: an undo of this one, or a colleague's decision.
+    return next((one for one in newest if one.event.data.get("version") == one.instruction.version), None)
 
 
 def cluster_traces(instruction: Instruction, number: str | None) -> tuple[Page[Trace], list[TraceView]]:

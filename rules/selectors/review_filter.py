@@ -75,10 +75,11 @@ def _search(text: str) -> Q:
     return found | Q(number=int(number)) if number.isascii() and number.isdigit() and len(number) < 9 else found
 
 
-def review_rows(task: Task, view: ReviewFilter, user: User) -> models.QuerySet[Instruction]:
-    """The rows of one view: neighbours in topic stand together, so that what was just read is of use."""
+def view_rows(task: Task, view: ReviewFilter, user: User, *, open_only: bool = False) -> models.QuerySet[Instruction]:
+    """The rows of one view, in no order: rules.selectors.review_order gives them one."""
     rows = instructions_within(task, view, user).filter(tab_condition(view.tab, user))
-    return rows.select_related("current_revision__author").order_by("topic", "number")
+    awaiting = [InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW]
+    return rows.filter(status__in=awaiting) if open_only else rows
 
 
 def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
@@ -102,42 +103,3 @@ def second_checks_elsewhere(task: Task, view: ReviewFilter, user: User) -> int:
 def topics_of(task: Task) -> list[str]:
     rows = Instruction.objects.filter(task=task).exclude(topic="").order_by("topic")
     return list(rows.values_list("topic", flat=True).distinct())
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a card stands in a view: 1-based, None when it is not (or no longer) part of it."""
-
-    position: int | None
-    total: int
-    previous: int | None
-    next: int | None
-    first: int | None
-
-
-def place_of(instruction: Instruction, view: ReviewFilter, user: User, *, open_only: bool = False) -> Place:
-    """The card's neighbours in the view's order, by number. After a decision the card itself has often left the view;
-    its neighbours are then those of the place it left. `open_only` passes over what is already decided.
-    """
-    rows = instructions_within(instruction.task, view, user)
-    inside = tab_condition(view.tab, user)
-    if open_only:
-        inside &= Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
-    # The database orders, not Python: its collation decides between topics, here as in the queue.
-    members = rows.filter(inside).values_list("pk", flat=True)
-    ordered = Instruction.objects.filter(task=instruction.task).filter(Q(pk__in=members) | Q(pk=instruction.pk))
-    found = list(ordered.order_by("topic", "number").annotate(inside=Q(pk__in=members)).values_list("number", "inside"))
-    return _place(found, instruction.number)
-
-
-def _place(found: list[tuple[int, bool]], number: int) -> Place:
-    numbers = [row for row, _inside in found]
-    index = numbers.index(number)
-    is_member = found[index][1]
-    return Place(
-        position=index + 1 if is_member else None,
-        total=len(found) if is_member else len(found) - 1,
-        previous=numbers[index - 1] if index else None,
-        next=numbers[index + 1] if index + 1 < len(numbers) else None,
-        first=next((row for row in numbers if row != number), None),
-    )

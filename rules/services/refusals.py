@@ -64,6 +64,10 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         _("You proposed this: a second administrator or a signatory confirms it."),
     ),
     "who composed or edited a ruleset": (NotAllowed, _("You composed or edited this ruleset, so others must sign it.")),
+    "a colleague is working on this instruction": (
+        WrongState,
+        _("A colleague is working on this instruction. Take it over, or go on to the next one."),
+    ),
     "re-authenticate": (WrongState, _("Your password was checked too long ago. Enter it again.")),
     "only a signed ruleset is released": (WrongState, _("Only a signed ruleset can be released.")),
     "two reviewers decide on this": (

@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import AuditEvent, Role, User
+from rules.diff import risks_digest, risky_changes
 from rules.exceptions import InvalidTransition, Stale
 from rules.hidden_text import hidden_in
 from rules.models import (
+    Claim,
     Decision,
     DecisionKind,
+    Draft,
     Instruction,
     InstructionStatus,
     Revision,
     Ruleset,
     RulesetStatus,
+    Signature,
     Verdict,
     Waiting,
 )
 from rules.services.attention import judgement_keep, look_facts
+from rules.services.claims import Held, running_claim_of_another
 from rules.services.double_review import Weight, judgement_weigh, opinion_undo
 from rules.services.refusals import database_refusals
 from rules.services.review_input import note_text, plain_newlines, reason_code, rule_text
@@ -82,6 +88,8 @@ class _Review:
         )
         if weighed.event is not None:
             self.keep(kind, weighed.event)
+        if weighed.weight is Weight.WAITS:
+            self.release()
         if weighed.weight is Weight.DISPUTES:
             self.dispute()
         if weighed.weight is Weight.DECIDES:
@@ -134,6 +142,21 @@ class _Review:
             task_slug=self.instruction.task.slug,
         )
 
+    def rewrite(self, text: str, said: Mapping[str, Json]) -> tuple[AuditEvent, Revision]:
+        """Make `text` the present one, as this reviewer's revision; the caller saves the row."""
+        number, digest = self.revision.number + 1, sha256_hex(text)
+        event = self.event(DecisionKind.EDIT, number, digest, said)
+        revision = Revision.objects.create(
+            instruction=self.instruction,
+            number=number,
+            text=text,
+            text_sha256=digest,
+            author=self.reviewer,
+            event=event,
+        )
+        self.instruction.current_revision = revision
+        return event, revision
+
     def decision(self, kind: DecisionKind, event: AuditEvent, revision: Revision, said: Mapping[str, Json]) -> None:
         Decision.objects.create(
             instruction=self.instruction,
@@ -156,6 +179,11 @@ class _Review:
         row.save(
             update_fields=["status", "waiting", "current_revision", "approved_revision", "decided_at", "version"],
         )
+        self.release()
+
+    def release(self) -> None:
+        """Whoever had it in hand is done with it: what it now waits for is for the next one to take."""
+        Claim.objects.filter(instruction=self.instruction).delete()
 
 
 def instruction_approve(*, instruction_id: int, reviewer: User, version: int, note: str = "") -> Instruction:
@@ -176,26 +204,34 @@ def instruction_approve(*, instruction_id: int, reviewer: User, version: int, no
     return review.instruction
 
 
-def instruction_edit(*, instruction_id: int, reviewer: User, version: int, text: str, note: str = "") -> Instruction:
+class UnreadWarnings(InvalidInput):
+    """The edit is dangerous in a way its sender has not been shown; sent again with the warnings read, it is saved."""
+
+    user_message = _lazy("This edit changes words that decide much. Read the warnings; save again if you mean it.")
+
+
+def instruction_edit(
+    *, instruction_id: int, reviewer: User, version: int, text: str, note: str = "", seen: str | None = None
+) -> Instruction:
     """Put a new text in place of the present one and endorse it; a second reviewer must approve it.
 
-    Refuses an empty, unchanged or overlong text (4,000 characters) and one with invisible characters.
+    Refuses an empty, unchanged or overlong text (4,000 characters) and one with invisible characters. `seen` names the
+    warnings its sender has read (rules.diff.risks_digest); an edit with others is refused, once. None: not asked.
     """
     text, said = rule_text(text), {"note": note_text(note)}
     with _locked(instruction_id, reviewer, version) as review:
         review.demand_open()
         if text == plain_newlines(review.revision.text):
             raise InvalidInput(_("The text is unchanged. Edit it, or approve it as it is."))
-        number, digest = review.revision.number + 1, sha256_hex(text)
-        event = review.event(DecisionKind.EDIT, number, digest, said)
-        revision = Revision.objects.create(
-            instruction=review.instruction, number=number, text=text, text_sha256=digest, author=reviewer, event=event
-        )
-        review.instruction.current_revision = revision
+        risks = risky_changes(plain_newlines(review.revision.text), text, review.instruction.task.labels)
+        if seen is not None and risks_digest(risks) not in {"", seen}:
+            raise UnreadWarnings
+        event, revision = review.rewrite(text, said)
         # Here the decision comes last: it names the new text, which must be the current one by then.
         review.save(InstructionStatus.IN_REVIEW, Waiting.SECOND_REVIEWER)
         review.decision(DecisionKind.EDIT, event, revision, said)
         review.keep(DecisionKind.EDIT, event)
+        Draft.objects.filter(instruction=review.instruction, user=reviewer).delete()
     return review.instruction
 
 
@@ -257,19 +293,38 @@ def instruction_reopen(*, instruction_id: int, reviewer: User, version: int, not
 
 
 def instruction_undo(*, instruction_id: int, reviewer: User, version: int) -> Reopened:
-    """Take back one's own last decision, as long as nothing has happened to the instruction since.
+    """Take back one's own last decision on an instruction, as long as nothing has happened to it since.
 
-    Approve and reject are reopened, defer and send back cleared. An edit is not undone: its text is on record.
+    Approve and reject are reopened, defer and send back cleared. An edit is undone by a new revision with the text
+    before it: texts on record never go. That revision has the reviewer as its author, so a colleague approves it,
+    even where the words are the mined ones again. Refused once a signature stands over the text.
     """
     with _locked(instruction_id, reviewer, version) as review:
         if opinion_undo(instruction=review.instruction, reviewer=reviewer):
             return Reopened(review.instruction)
-        last = review.instruction.decisions.select_related("event").first()
+        last = review.instruction.decisions.select_related("event", "revision").first()
         if last is None or last.actor_id != reviewer.pk or last.event.data.get("version") != version:
             raise InvalidTransition(_("There is nothing of yours to undo here: something else has happened since."))
-        if last.kind in {DecisionKind.EDIT, DecisionKind.REOPEN}:
-            raise InvalidTransition(_("An edit or a reopening cannot be undone. Edit again, or decide anew."))
+        if last.kind == DecisionKind.REOPEN:
+            raise InvalidTransition(_("A reopening cannot be undone. Decide anew."))
+        if last.kind == DecisionKind.EDIT:
+            return _undo_edit(review, last)
+        if _is_signed(last.revision):
+            raise InvalidTransition(_("Somebody has signed for this text. Reopen it, and say why."))
         return _reopen(review, str(last.event.data["from_waiting"]), {"undone": last.kind})
+
+
+def _is_signed(revision: Revision) -> bool:
+    standing = Signature.objects.exclude(ruleset__status=RulesetStatus.WITHDRAWN)
+    return standing.filter(ruleset__items__revision=revision).exists()
+
+
+def _undo_edit(review: _Review, edit: Decision) -> Reopened:
+    before = review.instruction.revisions.get(number=edit.revision.number - 1)
+    review.rewrite(before.text, {"undone": DecisionKind.EDIT, "restored": before.number})
+    # No decision: taking an edit back endorses nothing.
+    review.save(InstructionStatus.IN_REVIEW, Waiting.SECOND_REVIEWER)
+    return Reopened(review.instruction)
 
 
 @contextmanager
@@ -288,6 +343,10 @@ def _locked(instruction_id: int, reviewer: User, version: int) -> Iterator[_Revi
             raise Stale
         if row.current_revision is None:
             raise InvalidTransition(_("This instruction has no text yet."))
+        held = running_claim_of_another(row, reviewer)
+        if held is not None:
+            message = _("%(name)s is working on this instruction. Take it over, or go on to the next one.")
+            raise Held(message % {"name": held.holder})
         yield _Review(row, reviewer, row.current_revision, row.status, row.waiting)
 
 

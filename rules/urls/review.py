@@ -1,9 +1,16 @@
 from django.urls import path
 
 from rules.views import review as views
+from rules.views import review_hands as hands
 
 urlpatterns = [
     path("review/", views.review_queue, name="review-queue"),
+    path("review/next/", hands.review_next, name="review-next"),
+    path("review/<int:number>/ping/", hands.review_ping, name="review-ping"),
+    path("review/<int:number>/release/", hands.review_release, name="review-release"),
+    path("review/<int:number>/take-over/", hands.review_take_over, name="review-take-over"),
+    path("review/<int:number>/draft/", hands.review_draft, name="review-draft"),
+    path("review/<int:number>/draft/discard/", hands.review_draft_discard, name="review-draft-discard"),
     path("review/<int:number>/", views.instruction_detail, name="instruction-detail"),
     path("review/<int:number>/traces/", views.instruction_traces, name="instruction-traces"),
     path("review/<int:number>/approve/", views.instruction_approve, name="instruction-approve"),

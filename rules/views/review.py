@@ -6,7 +6,6 @@ from collections.abc import Callable
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_POST
@@ -15,13 +14,21 @@ from django.views.decorators.vary import vary_on_headers
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Role
+from rules.diff import Risk, risks_digest, risky_changes
 from rules.forms.review import DecisionForm, QueueFilterForm
 from rules.models import DecisionKind, Instruction, ReasonCode, Task
 from rules.selectors import review as selectors
 from rules.selectors.findings import change_of, conflicts_of
-from rules.selectors.review_filter import ReviewFilter, place_of, queue_counts, second_checks_elsewhere, topics_of
+from rules.selectors.review_filter import ReviewFilter, queue_counts, second_checks_elsewhere, topics_of, view_rows
+from rules.selectors.review_hands import draft_of, hands_of
+from rules.selectors.review_order import place_of
+from rules.selectors.review_preference import preference_of
+from rules.services import claims
 from rules.services import review as services
+from rules.services.review_input import plain_newlines
 from rules.views import review_extras
+from rules.views.review_hands import hands_said, others_said
+from rules.views.review_links import card_url, queue_url, view_of
 from rules.views.review_refused import Refused, show_conflict, typed_back
 
 
@@ -34,8 +41,15 @@ def review_queue(request: UserRequest, slug: str) -> HttpResponse:
     page, rows = selectors.queue_page(task, view, request.user, request.GET.get("page"))
     counts = queue_counts(task, view, request.user)
     elsewhere = second_checks_elsewhere(task, view, request.user) if request.user.role == Role.REVIEWER else 0
-    context = {"task": task, "form": form, "view": view, "page": page, "rows": rows, "counts": counts}
-    context["elsewhere"] = elsewhere
+    context: dict[str, object] = {
+        "task": task,
+        "form": form,
+        "view": view,
+        "page": page,
+        "rows": rows,
+        "counts": counts,
+    }
+    context |= {"elsewhere": elsewhere, "keys": preference_of(request.user).keys}
     return render(request, "rules/review_queue.html", context)
 
 
@@ -52,7 +66,7 @@ def instruction_traces(request: UserRequest, slug: str, number: int) -> HttpResp
     instruction = selectors.instruction_get(slug, number)
     page, traces = selectors.cluster_traces(instruction, request.GET.get("page"))
     context = {"task": instruction.task, "instruction": instruction, "page": page, "traces": traces}
-    return render(request, "rules/instruction_traces.html", context | {"view": _view_of(request, instruction.task)})
+    return render(request, "rules/instruction_traces.html", context | {"view": view_of(request, instruction.task)})
 
 
 @roles_required(Role.REVIEWER)
@@ -64,7 +78,7 @@ def instruction_approve(request: UserRequest, slug: str, number: int) -> HttpRes
 @roles_required(Role.REVIEWER)
 @require_POST
 def instruction_edit(request: UserRequest, slug: str, number: int) -> HttpResponse:
-    return _decide(request, slug, number, DecisionKind.EDIT, services.instruction_edit, "text", "note")
+    return _decide(request, slug, number, DecisionKind.EDIT, services.instruction_edit, "text", "note", "seen")
 
 
 @roles_required(Role.REVIEWER)
@@ -102,7 +116,7 @@ def _decide(
 ) -> HttpResponse:
     """Run one action on the named fields and go on; a refusal shows what happened with everything that was typed."""
     instruction = selectors.instruction_get(slug, number)
-    view = _view_of(request, instruction.task)
+    view = view_of(request, instruction.task)
     form = DecisionForm(request.POST)
     if not form.is_valid():
         raise InvalidInput(str(next(iter(form.errors.values()))[0]))
@@ -121,15 +135,22 @@ def _decide(
     return _go_on(request, instruction, view, kind, done)
 
 
-def _view_of(request: UserRequest, task: Task) -> ReviewFilter:
-    return QueueFilterForm(request.GET.dict(), task=task, user=request.user).to_filter()
+def _risks(instruction: Instruction, text: str) -> list[Risk]:
+    current = instruction.current_revision.text if instruction.current_revision else ""
+    return risky_changes(current, plain_newlines(text), instruction.task.labels)
 
 
 def _card(request: UserRequest, instruction: Instruction, refused: Refused | None = None) -> HttpResponse:
-    view = _view_of(request, instruction.task)
+    view = view_of(request, instruction.task)
     conflicts, conflict_count = conflicts_of(instruction)
     change = change_of(instruction)
     withheld = review_extras.wording_withheld(request, instruction)
+    is_reviewer = request.user.role == Role.REVIEWER
+    draft = draft_of(instruction, request.user) if is_reviewer else None
+    hands = hands_of(instruction, request.user)
+    preference = preference_of(request.user)
+    typed = refused.text if refused and refused.kind == DecisionKind.EDIT else draft.text if draft else ""
+    risks = _risks(instruction, typed) if typed else []
     context: dict[str, object] = {
         "card": selectors.card_of(instruction, request.user, is_withheld=withheld),
         "withheld": withheld,
@@ -141,11 +162,20 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         "instruction": instruction,
         "view": view,
         "place": place_of(instruction, view, request.user),
-        "may_decide": request.user.role == Role.REVIEWER,
+        "may_decide": is_reviewer,
+        "may_act": is_reviewer and not hands.is_held_by_another,
         "reasons": ReasonCode.choices,
         "refused": refused,
+        "risks": risks,
+        "seen": risks_digest(risks),
+        "draft": draft,
+        "hands": hands,
+        "held": hands_said(hands),
+        "others": others_said(hands),
         # One name for the menus of this rendering alone: htmx puts the new card in before it takes the old one out, and
         # a browser shuts a menu that arrives open while one of the same name is open already.
+        "keys": preference.keys,
+        "font": preference.font,
         "menus": uuid.uuid4().hex[:8],
         **review_extras.card_extras(request, instruction),
     }
@@ -175,21 +205,20 @@ _SAID = {
 def _go_on(
     request: UserRequest, instruction: Instruction, view: ReviewFilter, kind: DecisionKind, done: object
 ) -> HttpResponse:
-    """To the next open card of the same view; after a reopening or a dangerous edit, to this card again."""
+    """To the next free card of the same view, which is taken in the same step; after an undo, to this card again."""
     said = [str(_SAID[kind]) % {"number": instruction.number}]
-    here = _card_url(instruction, instruction.number, view)
+    task = instruction.task
     if isinstance(done, services.Reopened):
-        return _redirect(request, here, said + _withdrawn(done.withdrawn))
+        claims.claim_keep(instruction_id=instruction.pk, reviewer=request.user)
+        return _redirect(request, card_url(task, instruction.number, view), said + _withdrawn(done.withdrawn))
     clear = f"instruction-{instruction.pk}" if kind == DecisionKind.EDIT else ""
-    if kind == DecisionKind.EDIT and selectors.edit_is_risky(instruction):
-        return _redirect(request, here, [*said, _("Look at the warnings beside it.")], clear)
-    place = place_of(instruction, view, request.user, open_only=True)
-    goal = place.next or place.first
-    if goal is None:
-        nothing = _("Nothing is left to decide in this view.")
-        return _redirect(request, _queue_url(instruction.task, view), [*said, nothing], clear)
-    left = ngettext("%(count)d left.", "%(count)d left.", place.total) % {"count": place.total}
-    return _redirect(request, _card_url(instruction, goal, view), [*said, left], clear)
+    number = claims.claim_next(task=task, view=view, reviewer=request.user, behind=instruction)
+    if number is None:
+        nothing = _("Nothing is left for you to decide in this view.")
+        return _redirect(request, queue_url(task, view), [*said, nothing], clear)
+    left = view_rows(task, view, request.user, open_only=True).count()
+    words = ngettext("%(count)d left.", "%(count)d left.", left) % {"count": left}
+    return _redirect(request, card_url(task, number, view), [*said, words], clear)
 
 
 def _withdrawn(numbers: tuple[int, ...]) -> list[str]:
@@ -203,11 +232,3 @@ def _redirect(request: UserRequest, url: str, said: list[str], clear: str = "") 
     # The tag names the browser's kept draft that is now on record; the next page lets it go.
     messages.success(request, " ".join(said), extra_tags=clear)
     return redirect(url)
-
-
-def _card_url(instruction: Instruction, number: int, view: ReviewFilter) -> str:
-    return f"{reverse('instruction-detail', args=[instruction.task.slug, number])}?{view.query}"
-
-
-def _queue_url(task: Task, view: ReviewFilter) -> str:
-    return f"{reverse('review-queue', args=[task.slug])}?{view.query}"

@@ -8,10 +8,12 @@ from django.shortcuts import render
 
 from pld_app.access import UserRequest
 from pld_app.errors import InvalidInput, Message, WrongState
+from rules.diff import risks_digest, risky_changes
 from rules.hidden_text import reveal, without_hidden
 from rules.models import DecisionKind, Instruction, ReasonCode
 from rules.selectors import review as selectors
 from rules.selectors.review_filter import ReviewFilter
+from rules.services.claims import Held
 from rules.services.review_input import HiddenCharacters, plain_newlines
 
 
@@ -47,6 +49,8 @@ def show_conflict(
     instruction = selectors.instruction_get(instruction.task.slug, instruction.number)
     text = plain_newlines(sent["text"])
     current = instruction.current_revision.text if instruction.current_revision else ""
+    base = _text_of_revision(instruction, sent["base"])
+    risks = risky_changes(current, text, instruction.task.labels) if text else []
     context = {
         "since": _what_happened(instruction, sent["version"]),
         "view": view,
@@ -59,12 +63,26 @@ def show_conflict(
         "text": text,
         "current": reveal(current),
         "pairs": selectors.shown_diff(current, text) if text and text != current else [],
+        "theirs": selectors.shown_diff(base, current) if base and base != current else [],
+        "yours": selectors.shown_diff(base, text) if base and text and base not in {current, text} else [],
+        "base": reveal(base),
+        "base_number": sent["base"],
+        "revision": instruction.current_revision.number if instruction.current_revision else 1,
+        "risks": risks,
+        "seen": risks_digest(risks),
+        "is_held": isinstance(refusal, Held),
     }
     template = "rules/review_conflict.html#conflict" if request.htmx else "rules/review_conflict.html"
     response = render(request, template, context, status=refusal.status)
     # The address stays that of the card: the form's own takes no GET.
     response["HX-Push-Url"] = "false"
     return response
+
+
+def _text_of_revision(instruction: Instruction, number: int | None) -> str:
+    """The text the person had before them when they began, empty where the form does not say."""
+    found = instruction.revisions.filter(number=number).first() if number else None
+    return found.text if found else ""
 
 
 def _what_happened(instruction: Instruction, version: int) -> list[selectors.TimelineEntry]:

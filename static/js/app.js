@@ -4,8 +4,10 @@ import { start as startAnnounce } from "./announce.js";
 import { start as startConfirm } from "./confirm.js";
 import { start as startDismiss } from "./dismiss.js";
 import { start as startDraft } from "./draft.js";
+import { start as startHold } from "./hold.js";
 import { start as startKeys } from "./keys.js";
 import { start as startLanding } from "./landing.js";
+import { start as startRemember } from "./remember.js";
 import { start as startTheme } from "./theme.js";
 
 startTheme();
@@ -13,5 +15,7 @@ startConfirm();
 startDismiss();
 startDraft();
 startKeys();
+startHold();
+startRemember();
 startAnnounce();
 startLanding();

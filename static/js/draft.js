@@ -1,5 +1,6 @@
-// <textarea data-draft-key="instruction-57"> keeps what is typed in this browser until the server has taken it: the answer
+// <textarea data-draft-key="instruction-57"> keeps what is typed in this browser until the server has saved it: the answer
 // then holds an element with data-draft-clear="instruction-57". A reload brings the text back, says so, and can discard it.
+// The server keeps the same text (hx-post on the field); data-draft-at says when, in seconds, and the newer of both counts.
 
 import { names, read, write } from "./store.js";
 import { text } from "./text.js";
@@ -69,12 +70,16 @@ function discard(field, line) {
 
 function restore(field) {
   const draft = parse(read(nameOf(field.dataset.draftKey)));
-  if (!draft || draft.text === field.value) return;
+  const kept = Number(field.dataset.draftAt || 0) * 1000;
+  if (!draft || draft.text === field.value || draft.at < kept) return;
+  field.closest("form")?.querySelector(".draft-note")?.remove();
   field.value = draft.text;
   field.before(note(field, draft));
   // A restored text inside a closed fold would be there and unseen.
   const fold = field.closest("details:not([open])");
   if (fold) fold.open = true;
+  // What only this browser had goes to the server as well.
+  field.dispatchEvent(new Event("keepdraft"));
 }
 
 function clearTaken(root) {
@@ -106,4 +111,8 @@ export function start() {
   document.addEventListener("htmx:afterSwap", (event) => arrive(event.target));
   document.addEventListener("visibilitychange", saveWaiting);
   window.addEventListener("pagehide", saveWaiting);
+  // Typed while the network was away: the server hears of it as soon as it is back.
+  window.addEventListener("online", () => {
+    for (const field of fieldsIn(document)) if (field.value !== field.defaultValue) field.dispatchEvent(new Event("keepdraft"));
+  });
 }

@@ -23,7 +23,7 @@ function usable(element) {
 /** Elements with a key, in the open dialog if there is one, the innermost open menu first. */
 function bound() {
   const scope = document.querySelector("dialog[open]") ?? document;
-  const all = [...scope.querySelectorAll("[data-key]")].filter(usable);
+  const all = [...scope.querySelectorAll("[data-key]:not([data-key=''])")].filter(usable);
   return all.sort((one, other) => depth(other) - depth(one));
 }
 
@@ -115,7 +115,7 @@ function onKeydown(event) {
 
 /** Tell assistive technology which key presses what. */
 export function describeKeys(root = document) {
-  for (const element of root.querySelectorAll("[data-key]:not(form)")) {
+  for (const element of root.querySelectorAll("[data-key]:not(form, [data-key=''])")) {
     element.setAttribute("aria-keyshortcuts", element.dataset.key);
   }
 }

@@ -50,12 +50,21 @@ def plain(response: Answer) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", text_of(response)))
 
 
+def seen_in(response: Answer) -> str:
+    """What the page's form says of the warnings beside it."""
+    found = re.search(r'name="seen" value="(\w*)"', text_of(response))
+    assert found
+    return found.group(1)
+
+
 def many(task: Task, count: int) -> list[Instruction]:
     run = MiningRun.objects.create(task=task, number=1, state="succeeded")
     made = []
     for number in range(1, count + 1):
         cluster = Cluster.objects.create(run=run, number=number, topic=1, label="Compliant", size=2)
-        instruction = factories.make_instruction(task, f"{RULE} ({number})", run=run, cluster=cluster, domain="legal")
+        # A topic each: within one the order is every reviewer's own.
+        values: dict[str, Any] = {"run": run, "cluster": cluster, "domain": "legal", "topic": f"copies {number:03d}"}
+        instruction = factories.make_instruction(task, f"{RULE} ({number})", **values)
         for role in EvidenceRole:
             trace = factories.make_trace(task)
             factories.make_evidence(instruction, trace, role)
@@ -130,7 +139,7 @@ def test_queries_do_not_grow_with_the_rows(
     one = MicroRule.objects.filter(cluster=cluster)[:1].values("pk")
     client = client_of(ana)
     args = () if name == "review-queue" else (1,)
-    queries = {"review-queue": 8, "instruction-detail": 10, "instruction-traces": 5}[name]
+    queries = {"review-queue": 9, "instruction-detail": 15, "instruction-traces": 5}[name]
     # First one row: of the queue by its text, of the cluster by leaving it one member. Then all of them.
     MicroRule.objects.exclude(pk__in=one).update(cluster=None)
     with django_assert_num_queries(queries):
@@ -269,7 +278,7 @@ def test_a_decision_leads_to_the_next_card_of_the_view(task: Task, ana: User, cl
     )
     response = post(client, "send-back", rows[2], query, reason="scope")
     assert response["Location"] == url("review-queue", query=query)
-    assert "Nothing is left to decide in this view." in plain(client.get(response["Location"]))
+    assert "Nothing is left for you to decide in this view." in plain(client.get(response["Location"]))
 
 
 def test_an_edit_says_who_approves_it_and_lets_the_kept_draft_go(task: Task, ana: User, client_of: ClientOf) -> None:
@@ -283,11 +292,20 @@ def test_an_edit_says_who_approves_it_and_lets_the_kept_draft_go(task: Task, ana
 
 def test_a_dangerous_edit_comes_back_with_warnings(instruction: Instruction, ana: User, client_of: ClientOf) -> None:
     client = client_of(ana)
-    response = post(client, "edit", instruction, text=EDIT.replace("may", "may not"))
-    assert response["Location"].startswith(url("instruction-detail", 1))
-    page = plain(client.get(response["Location"]))
+    text = EDIT.replace("may", "may not")
+    response = post(client, "edit", instruction, text=text)
+    assert response.status_code == 422
+    page = plain(response)
     assert "A word that decides what is allowed changed: added “not”." in page
     assert "A number, date or period changed: removed “thirty”, added “sixty”." in page
+    assert "Save it with these changes" in page
+    assert not instruction.decisions.exists()
+    # Once read it is no hindrance; another text has other warnings.
+    seen = seen_in(response)
+    assert post(client, "edit", instruction, text=f"{text} Never.", seen=seen).status_code == 422
+    assert post(client, "edit", instruction, text=text, seen=seen).status_code == 302
+    page = plain(client.get(url("instruction-detail", 1)))
+    assert "A word that decides what is allowed changed: added “not”." in page
     assert "Your own edit: a colleague approves it" in page
 
 
@@ -355,7 +373,7 @@ def test_the_second_of_two_reviewers_keeps_every_word(
     assert "<del>" in page
     # What is offered to send again works on the new version.
     assert 'name="version" value="2"' in page
-    again = post(client_of(ben), "edit", instruction, text=mine)
+    again = post(client_of(ben), "edit", instruction, text=mine, seen=seen_in(response))
     assert again.status_code == 302
     instruction.refresh_from_db()
     assert instruction.current_revision is not None
@@ -429,7 +447,7 @@ def test_every_decision_is_a_plain_form(instruction: Instruction, ana: User, cli
         assert "csrfmiddlewaretoken" in form.group(1)
         assert 'name="version" value="1"' in form.group(1)
         assert 'type="submit"' in form.group(1)
-    for key in "aerds1234567":
+    for key in "aerdb1234567":
         assert f'data-key="{key}"' in page
     assert not re.search(r"<[^>]+\s(style|on[a-z]+)=", page)
 

@@ -31,13 +31,14 @@ class Model:
     revisions: int = 1
     # Who can undo, and to which wait; None when nothing can be undone.
     undoable: tuple[int, str] | None = None
+    undoes_edit: bool = False
 
     @property
     def is_open(self) -> bool:
         return self.status in {"proposed", "in_review"}
 
     def moved(self, status: str, waiting: str, undoable: tuple[int, str] | None) -> None:
-        self.status, self.waiting, self.undoable = status, waiting, undoable
+        self.status, self.waiting, self.undoable, self.undoes_edit = status, waiting, undoable, False
         self.version += 1
 
 
@@ -73,7 +74,8 @@ class ReviewMachine(RuleBasedStateMachine):
     def edit(self, who: int) -> None:
         if self.attempt(edit, who, self.if_open(), text=f"{RULE} Variant {next(_texts)}."):
             self.model.author, self.model.revisions = who, self.model.revisions + 1
-            self.model.moved("in_review", "second", None)
+            self.model.moved("in_review", "second", (who, "second"))
+            self.model.undoes_edit = True
 
     @rule(who=WHO)
     def reject(self, who: int) -> None:
@@ -103,6 +105,9 @@ class ReviewMachine(RuleBasedStateMachine):
         undoable = self.model.undoable
         allowed = undoable is not None and undoable[0] == who
         if self.attempt(undo, who, None if allowed else InvalidTransition) and undoable:
+            if self.model.undoes_edit:
+                # The text before it comes back as one more revision, and theirs: it needs a second reader too.
+                self.model.author, self.model.revisions = who, self.model.revisions + 1
             self.model.moved("in_review", undoable[1], None)
 
     @rule(who=WHO)

@@ -1,0 +1,25 @@
+"""How one person works at the card."""
+
+from dataclasses import dataclass
+
+from pld_app.models import User
+from rules.models import ReadingFont, ReviewPreference
+from rules.review_keys import PRESETS, keys_with
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """`keys` is action to key; every one empty where the person switched single keys off."""
+
+    font: str
+    keys: dict[str, str]
+    keys_on: bool
+
+
+def preference_of(user: User) -> Preference:
+    """The person's own choice, or the presets."""
+    row = ReviewPreference.objects.filter(user=user).first()
+    if row is None:
+        return Preference(ReadingFont.SERIF, dict(PRESETS), keys_on=True)
+    keys = keys_with(row.keys) if row.keys_on else dict.fromkeys(PRESETS, "")
+    return Preference(row.font, keys, row.keys_on)
