@@ -7,9 +7,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from rules.models import Instruction, Task
+from rules.models import Instruction, ReviewPolicy, Task
 
-AMBER_DAYS, RED_DAYS = 3, 7
+# Of a task without a policy row: the presets of ReviewPolicy.
+PRESET_DAYS = (3, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Age:
 
 def thresholds_of(task: Task) -> tuple[int, int]:
     """Days after which an open instruction of the task counts as near, and as late."""
-    return AMBER_DAYS, RED_DAYS
+    newest = ReviewPolicy.objects.filter(task=task).order_by("-version")
+    return newest.values_list("age_soon_days", "age_late_days").first() or PRESET_DAYS
 
 
 def age_of(instruction: Instruction, *, since: datetime | None = None, thresholds: tuple[int, int]) -> Age | None:
