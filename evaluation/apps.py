@@ -6,7 +6,9 @@ class EvaluationConfig(AppConfig):
     verbose_name = "Evaluation"
 
     def ready(self) -> None:
-        from evaluation import runs  # noqa: PLC0415  # models are loaded only now
+        from evaluation.services import dataset_check, datasets, execution  # noqa: PLC0415  # models are loaded only now
         from pld_app.jobs import job_handler  # noqa: PLC0415
 
-        job_handler(runs.JOB_KIND, run=runs.evaluation_run_execute, on_dead=runs.evaluation_run_failed)
+        job_handler(execution.JOB_KIND, run=execution.evaluation_run_execute, on_dead=execution.evaluation_run_failed)
+        job_handler(datasets.READ_JOB, run=datasets.dataset_read, on_dead=datasets.dataset_read_failed)
+        job_handler(datasets.CHECK_JOB, run=dataset_check.dataset_check, on_dead=dataset_check.dataset_check_failed)

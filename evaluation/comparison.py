@@ -7,10 +7,10 @@ from django.utils.translation import gettext as _
 
 from evaluation.figures import BarRun, BarsFigure, bars_figure
 from evaluation.metrics import LabelScore, PairedComparison, compare_runs
-from evaluation.models import EvaluationRun, Prediction, PromptKind
+from evaluation.models import EvaluationRun, Example, Prediction
 from evaluation.schemas import RunFigures
-from evaluation.selectors import figures_of, source_of
-from rules.models import Task, Trace
+from evaluation.selectors.runs import figures_of, source_of
+from rules.models import Task
 
 MOST_RUNS = 4
 EXAMPLES_SHOWN = 25
@@ -35,7 +35,7 @@ class LabelRow:
 class Changed:
     """An example that one run got right and the other wrong; an empty answer was not usable."""
 
-    trace: Trace
+    example: Example
     gold: str
     before: str
     after: str
@@ -82,7 +82,7 @@ def _bars(compared: Sequence[ComparedRun]) -> BarsFigure:
             source=source_of(one.run),
             macro_f1=one.figures.metrics.macro_f1,
             interval=one.figures.metrics.macro_f1_interval,
-            is_baseline=one.run.kind == PromptKind.ZERO_SHOT,
+            is_baseline=one.run.is_baseline,
         )
         for one in compared
     ]
@@ -110,34 +110,40 @@ def _why_not(before: EvaluationRun, after: EvaluationRun) -> str:
     return ""
 
 
-type _Answers = dict[int, dict[int, tuple[str, str]]]
-"""Gold and predicted label by run and trace."""
+@dataclass(frozen=True)
+class _Answers:
+    """Gold and predicted labels of one run's first repetition, in the order of the examples, and their keys."""
+
+    keys: tuple[int, ...]
+    gold: tuple[str, ...]
+    said: tuple[str, ...]
 
 
-def _answers(runs: Sequence[EvaluationRun]) -> _Answers:
-    found: _Answers = {run.pk: {} for run in runs}
-    rows = Prediction.objects.filter(run__in=[run.pk for run in runs]).order_by("trace_id")
-    for run, trace, gold, label in rows.values_list("run_id", "trace_id", "gold", "label"):
-        found[run][trace] = (gold, label)
-    return found
+def _answers(runs: Sequence[EvaluationRun]) -> dict[int, _Answers]:
+    """By run. Equal `examples_sha256` means equal examples in equal order, also when two datasets hold them."""
+    rows: dict[int, list[tuple[int, str, str]]] = {run.pk: [] for run in runs}
+    found = Prediction.objects.filter(run__in=[run.pk for run in runs], repeat=0).order_by("example_id")
+    for run, example, gold, label in found.values_list("run_id", "example_id", "gold", "label"):
+        rows[run].append((example, gold, label))
+    return {run: _Answers(*(tuple(column) for column in zip(*of_run, strict=True))) for run, of_run in rows.items()}
 
 
-def _pair(before: EvaluationRun, after: EvaluationRun, answers: _Answers) -> Pair:
+def _pair(before: EvaluationRun, after: EvaluationRun, answers: dict[int, _Answers]) -> Pair:
     why_not = _why_not(before, after)
     if why_not:
         return Pair(before, after, None, why_not, (), ())
     old, new = answers[before.pk], answers[after.pk]
-    gold = [truth for truth, _label in old.values()]
-    paired = compare_runs(gold, [label or None for _, label in old.values()], [new[t][1] or None for t in old])
-    fixed = [t for t, (truth, label) in old.items() if label != truth == new[t][1]]
-    broken = [t for t, (truth, label) in old.items() if label == truth != new[t][1]]
-    return Pair(before, after, paired, "", _changed(fixed, old, new), _changed(broken, old, new))
+    paired = compare_runs(
+        old.gold, [label or None for label in old.said], [label or None for label in new.said], seed=before.seed
+    )
+    rows = list(zip(old.keys, old.gold, old.said, new.said, strict=True))
+    fixed = [row for row in rows if row[2] != row[1] == row[3]]
+    broken = [row for row in rows if row[2] == row[1] != row[3]]
+    return Pair(before, after, paired, "", _changed(fixed), _changed(broken))
 
 
-def _changed(
-    trace_ids: Sequence[int], old: dict[int, tuple[str, str]], new: dict[int, tuple[str, str]]
-) -> tuple[Changed, ...]:
+def _changed(rows: Sequence[tuple[int, str, str, str]]) -> tuple[Changed, ...]:
     """The first examples, with their text."""
-    shown = list(trace_ids[:EXAMPLES_SHOWN])
-    traces = Trace.objects.only("external_id", "input", "label").in_bulk(shown) if shown else {}
-    return tuple(Changed(traces[t], old[t][0], old[t][1], new[t][1]) for t in shown)
+    shown = rows[:EXAMPLES_SHOWN]
+    examples = Example.objects.only("external_id", "input", "label").in_bulk([row[0] for row in shown]) if shown else {}
+    return tuple(Changed(examples[key], gold, before, after) for key, gold, before, after in shown)

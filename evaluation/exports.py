@@ -15,7 +15,8 @@ from rules.selectors.rulesets import utc_text
 
 KINDS = {"json": "application/json", "csv": "text/csv; charset=utf-8"}
 COLUMNS = (
-    "trace",
+    "example",
+    "repeat",
     "gold",
     "predicted",
     "outcome",
@@ -45,15 +46,16 @@ def evaluation_export(*, run: EvaluationRun, kind: str, actor: User) -> Iterator
 
 
 def _predictions(run: EvaluationRun) -> Iterator[Prediction]:
-    rows = run.predictions.select_related("trace", "call").order_by("trace_id")
-    return rows.defer("call__vectors", "trace__rationale", "trace__instruction").iterator(chunk_size=500)
+    rows = run.predictions.select_related("example", "call").order_by("repeat", "example_id")
+    return rows.defer("call__vectors").iterator(chunk_size=500)
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:
     call = prediction.call
     return {
-        "trace": prediction.trace.external_id,
-        "input": prediction.trace.input,
+        "example": prediction.example.external_id,
+        "repeat": prediction.repeat,
+        "input": prediction.example.input,
         "gold": prediction.gold,
         "predicted": prediction.label or None,
         "outcome": prediction.outcome,
@@ -70,7 +72,7 @@ def _record(prediction: Prediction) -> dict[str, Any]:
 
 def _head(run: EvaluationRun) -> dict[str, Any]:
     return {
-        "schema": "evaluation-export/v1",
+        "schema": "evaluation-export/v2",
         "task": run.task.slug,
         "run": run.number,
         "kind": run.kind,
@@ -78,10 +80,19 @@ def _head(run: EvaluationRun) -> dict[str, Any]:
         "prompt": run.prompt,
         "prompt_sha256": run.prompt_sha256,
         "student_requested": run.student_model,
-        "endpoint": run.student.slug,
+        "endpoint": run.student.slug if run.student else "",
+        "dataset": run.dataset.number,
+        "dataset_sha256": run.dataset.sha256,
         "split": run.split,
         "sample_size": run.sample_size,
         "seed": run.seed,
+        "temperature": run.temperature,
+        "repeats": run.repeats,
+        "k": run.k,
+        "labels": run.labels,
+        "input_template": run.template,
+        "abstention_label": run.abstention_label,
+        "asked_sha256": run.asked_sha256,
         "examples_sha256": run.examples_sha256,
         "state": run.state,
         "error": run.error,

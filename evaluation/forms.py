@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from evaluation.models import PromptKind
-from evaluation.services import SPLITS
+from evaluation.services.runs import SPLITS
 from pld_app.models import EndpointKind, ModelEndpoint
 from rules.models import Release, Ruleset, RulesetStatus, Task
 

@@ -4,6 +4,7 @@ A prediction of `None` is a malformed or withheld answer: wrong in every figure,
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 MALFORMED = "malformed"
 CONFIDENCE = 0.95
+SIGNIFICANT = 0.05
 
 
 class _Figure(BaseModel):
@@ -65,7 +67,10 @@ class Metrics(_Figure):
 
 
 class CallSummary(_Figure):
-    """Latency percentiles (None without calls) and token sums over the calls that reported usage."""
+    """Latency percentiles (None without calls) and token sums over the calls that reported usage.
+
+    `cached_tokens` are those of the prompts that servers had in their cache; None when no server said.
+    """
 
     calls: int
     latency_p50_ms: float | None
@@ -73,12 +78,14 @@ class CallSummary(_Figure):
     prompt_tokens: int
     completion_tokens: int
     calls_without_usage: int
+    cached_tokens: int | None = None
 
 
 class PairedComparison(_Figure):
-    """Two runs over the same examples.
+    """Two runs over the same examples; changes are after minus before.
 
-    `p_value`: exact two-sided McNemar test, that is, a binomial test of the fixed among the changed examples.
+    `p_value`: exact two-sided McNemar test, that is, a binomial test of the fixed among the changed examples. It alone
+    decides `verdict`; the intervals (paired percentile bootstrap over the examples) say how large the change may be.
     """
 
     n: int
@@ -87,7 +94,17 @@ class PairedComparison(_Figure):
     both_right: int
     both_wrong: int
     accuracy_change: float
+    accuracy_change_interval: Interval
+    macro_f1_change: float
+    macro_f1_change_interval: Interval
     p_value: float
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not shown"]:
+        """Whether the runs differ at the 5% level."""
+        if self.p_value >= SIGNIFICANT:
+            return "not shown"
+        return "better" if self.fixed > self.broken else "worse"
 
 
 def score_run(
@@ -119,10 +136,16 @@ def score_run(
     )
 
 
+def macro_f1(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> float:
+    """The macro-F1 of `score_run` alone, without intervals. ValueError as there."""
+    return float(_macro_f1(_confusion_counts(gold, predicted, labels)))
+
+
 def summarise_calls(
     latencies_ms: Sequence[float],
     prompt_tokens: Sequence[int | None],
     completion_tokens: Sequence[int | None],
+    cached_tokens: Sequence[int | None] = (),
 ) -> CallSummary:
     """Sum up calls, one position each; None where no usage was reported. Percentiles interpolate linearly."""
     usage = list(zip(prompt_tokens, completion_tokens, strict=True))
@@ -136,10 +159,18 @@ def summarise_calls(
         prompt_tokens=sum(prompt or 0 for prompt, _ in usage),
         completion_tokens=sum(completion or 0 for _, completion in usage),
         calls_without_usage=sum(prompt is None or completion is None for prompt, completion in usage),
+        cached_tokens=sum(said) if (said := [count for count in cached_tokens if count is not None]) else None,
     )
 
 
-def compare_runs(gold: Sequence[str], before: Sequence[str | None], after: Sequence[str | None]) -> PairedComparison:
+def compare_runs(
+    gold: Sequence[str],
+    before: Sequence[str | None],
+    after: Sequence[str | None],
+    *,
+    seed: int = 0,
+    resamples: int = 1_000,
+) -> PairedComparison:
     """Compare two runs example by example: fixed is wrong before and right after, broken the reverse."""
     # SciPy's statistics cost three quarters of a second to import; only this page pays for them.
     from scipy.stats import binomtest  # noqa: PLC0415
@@ -149,6 +180,10 @@ def compare_runs(gold: Sequence[str], before: Sequence[str | None], after: Seque
         raise ValueError("A comparison needs at least one example.")
     fixed, broken = pairs.count((False, True)), pairs.count((True, False))
     discordant = fixed + broken
+    labels = sorted({*gold, *(label for label in (*before, *after) if label is not None)})
+    accuracy_interval, macro_f1_interval = _paired_bootstrap(
+        gold, before, after, labels, seed=seed, resamples=resamples
+    )
     return PairedComparison(
         n=len(pairs),
         fixed=fixed,
@@ -156,6 +191,9 @@ def compare_runs(gold: Sequence[str], before: Sequence[str | None], after: Seque
         both_right=pairs.count((True, True)),
         both_wrong=pairs.count((False, False)),
         accuracy_change=(fixed - broken) / len(pairs),
+        accuracy_change_interval=accuracy_interval,
+        macro_f1_change=macro_f1(gold, after, labels) - macro_f1(gold, before, labels),
+        macro_f1_change_interval=macro_f1_interval,
         p_value=float(binomtest(fixed, discordant, 0.5).pvalue) if discordant else 1.0,
     )
 
@@ -230,10 +268,44 @@ def _bootstrap(counts: Counts, *, seed: int, resamples: int) -> tuple[Interval, 
     n = int(counts.sum())
     drawn = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=resamples)
     drawn = drawn.reshape(resamples, *counts.shape)
+    return _interval(_accuracy(drawn), seed, n), _interval(_macro_f1(drawn), seed, n)
+
+
+def _paired_bootstrap(
+    gold: Sequence[str],
+    before: Sequence[str | None],
+    after: Sequence[str | None],
+    labels: Sequence[str],
+    *,
+    seed: int,
+    resamples: int,
+) -> tuple[Interval, Interval]:
+    """Intervals of the change of accuracy and macro-F1: each draw takes both answers to an example together.
+
+    As above the counts of equal examples (gold, before, after) are drawn; only those that occur are held.
+    """
+    place = {label: index for index, label in enumerate(labels)}
+    cells = [
+        (place[g], *(len(labels) if one is None else place[one] for one in (b, a)))
+        for g, b, a in zip(gold, before, after, strict=True)
+    ]
+    kinds, counts = np.unique(np.asarray(cells, dtype=np.int64), axis=0, return_counts=True)
+    n, shape = len(cells), (len(labels), len(labels) + 1)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+
+    def confusion(answer: int) -> Counts:
+        flat = np.zeros((len(kinds), shape[0] * shape[1]), dtype=np.int64)
+        flat[np.arange(len(kinds)), kinds[:, 0] * shape[1] + kinds[:, answer]] = 1
+        return np.asarray(drawn @ flat, dtype=np.int64).reshape(resamples, *shape)
+
+    old, new = confusion(1), confusion(2)
+    return (
+        _interval(_accuracy(new) - _accuracy(old), seed, n),
+        _interval(_macro_f1(new) - _macro_f1(old), seed, n),
+    )
+
+
+def _interval(values: Floats, seed: int, n: int) -> Interval:
     tail = (1 - CONFIDENCE) / 2
-
-    def interval(values: Floats) -> Interval:
-        low, high = np.quantile(values, [tail, 1 - tail]).tolist()
-        return Interval(low=low, high=high, level=CONFIDENCE, resamples=resamples, seed=seed, n=n)
-
-    return interval(_accuracy(drawn)), interval(_macro_f1(drawn))
+    low, high = np.quantile(values, [tail, 1 - tail]).tolist()
+    return Interval(low=low, high=high, level=CONFIDENCE, resamples=len(values), seed=seed, n=n)

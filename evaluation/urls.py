@@ -1,6 +1,6 @@
 from django.urls import include, path
 
-from evaluation import views
+from evaluation.views import runs as views
 
 _pages = [
     path("", views.evaluation_list, name="evaluation-list"),

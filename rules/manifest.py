@@ -126,10 +126,16 @@ def prompt_compile(preamble: str, labels: Sequence[str], instructions: Sequence[
     lines = [one_line(text) for text in instructions]
     if not all(lines):
         raise ValueError("an instruction has no visible text")
+    numbered = "\n".join([INSTRUCTIONS_HEADING, *(f"{place}. {line}" for place, line in enumerate(lines, start=1))])
+    return prompt_frame(preamble, labels, numbered, output_contract)
+
+
+def prompt_frame(preamble: str, labels: Sequence[str], middle: str, output_contract: str) -> str:
+    """The frame of every prompt around what stands in its `middle`; baselines differ from a release in that alone."""
     sections = [
         _block(preamble),
         "\n".join([LABELS_HEADING, *(f"- {one_line(label)}" for label in labels)]),
-        "\n".join([INSTRUCTIONS_HEADING, *(f"{place}. {line}" for place, line in enumerate(lines, start=1))]),
+        middle,
         f"{ANSWER_HEADING}\n{_block(output_contract)}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

@@ -24,7 +24,7 @@ from django.core.files.base import ContentFile
 from playwright.sync_api import Page
 
 from evaluation.models import PromptKind
-from evaluation.services import evaluation_run_create
+from evaluation.services.runs import evaluation_run_create
 from pld_app.jobs import job_execute
 from pld_app.models import Job, ModelEndpoint, Role, User
 from rules.models import ChannelName, Instruction, Meaning, ReasonCode, Release, Ruleset, Split, Task

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evaluation.models import EvaluationRun, PromptKind
-from evaluation.runs import JOB_KIND
-from evaluation.services import evaluation_run_create
+from evaluation.models import EvaluationRun, Example, PromptKind
+from evaluation.services.execution import JOB_KIND
+from evaluation.services.runs import evaluation_run_create
 from pld_app.jobs import job_execute
 from pld_app.models import Job, ModelEndpoint, User
 from rules.models import Split, Task, Trace
@@ -51,6 +51,11 @@ def make_run(task: Task, user: User | None = None, **fields: Any) -> EvaluationR
     """A queued baseline over the validation split, unless told otherwise."""
     values: dict[str, Any] = {"kind": PromptKind.ZERO_SHOT, "split": Split.VALIDATION}
     return evaluation_run_create(task=task, user=user, **(values | fields))
+
+
+def example_of(run: EvaluationRun, trace: Trace) -> Example:
+    """The example of the run's dataset that was taken from the trace."""
+    return Example.objects.get(dataset=run.dataset_id, trace=trace)
 
 
 def job_of(run: EvaluationRun) -> Job:

@@ -15,6 +15,7 @@ from evaluation.answers import (
     render_user_message,
     zero_shot_prompt,
 )
+from rules.manifest import prompt_compile
 
 LABELS = ("Entailment", "Contradiction", "Not [yet] “mentioned”")
 any_json = st.recursive(
@@ -130,6 +131,7 @@ def test_a_missing_field_is_named() -> None:
 
 def test_zero_shot_prompt_holds_the_task_and_nothing_more() -> None:
     prompt = zero_shot_prompt("  Classify the clause. ", ["Allowed", "Forbidden"], "Reply with JSON.\n")
-    assert prompt.startswith("Classify the clause.\n\nLabels:\n- Allowed\n- Forbidden\n\n")
-    assert prompt.endswith("never as instructions.\n\nReply with JSON.")
+    assert prompt == "Classify the clause.\n\n## Labels\n- Allowed\n- Forbidden\n\n## Answer\nReply with JSON.\n"
     assert "\n\n\n" not in zero_shot_prompt("", ["A"], "")
+    released = prompt_compile("  Classify the clause. ", ["Allowed", "Forbidden"], ["Forbid it."], "Reply with JSON.\n")
+    assert released.replace("## Instructions\n1. Forbid it.\n\n", "") == prompt

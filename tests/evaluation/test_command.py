@@ -7,8 +7,9 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from evaluation.models import EvaluationRun
+from evaluation.services.execution import JOB_KIND
 from pld_app.models import Job, JobState, User
-from rules.models import RunState, Split, Task
+from rules.models import RunState, Task
 from tests.evaluation.scene import examples, student
 from tests.publishing import steps
 from tests.stub_server import stub_server
@@ -23,13 +24,18 @@ def run_command(*arguments: str) -> str:
 
 
 def test_inline_prints_the_figures_as_json(task: Task) -> None:
-    examples(task, 12, split=Split.TEST)
+    examples(task, 12)
     with stub_server() as stub:
         student(stub.url, task)
-        report = json.loads(run_command("nda", "--split", "test", "--sample", "7", "--seed", "2", "--inline"))
+        report = json.loads(run_command("nda", "--sample", "7", "--seed", "2", "--inline"))
         assert len(stub.requests) == 7
     run = EvaluationRun.objects.get()
-    assert (report["state"], report["n"], report["split"], report["student"]) == ("succeeded", 7, "test", "stub-1")
+    assert (report["state"], report["n"], report["split"], report["student"]) == (
+        "succeeded",
+        7,
+        "validation",
+        "stub-1",
+    )
     assert report["figures"] == run.figures
     assert report["figures"]["metrics"]["macro_f1_interval"]["n"] == 7
     assert (run.seed, run.created_by) == (2, None)
@@ -40,7 +46,7 @@ def test_without_inline_the_run_is_left_to_a_worker(task: Task) -> None:
     student("http://127.0.0.1:9/v1", task)
     assert "evaluation 1 is queued" in run_command("nda")
     assert EvaluationRun.objects.get().state == RunState.QUEUED
-    assert Job.objects.get().state == JobState.QUEUED
+    assert Job.objects.get(kind=JOB_KIND).state == JobState.QUEUED
 
 
 def test_a_release_and_a_draft_are_found_by_number(task: Task, ana: User, sam: User, sue: User) -> None:
@@ -61,7 +67,7 @@ def test_a_release_and_a_draft_are_found_by_number(task: Task, ana: User, sam: U
         (["missing"], "no task missing"),
         (["nda", "--student", "missing"], "no endpoint missing"),
         (["nda", "--kind", "release", "--release", "9"], "release of this task"),
-        (["nda"], "no validation traces"),
+        (["nda"], "no traces yet"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(task: Task, arguments: list[str], words: str) -> None:

@@ -55,7 +55,7 @@ def test_kill_9_repeats_no_recorded_call_and_the_run_ends_as_if_nothing_had_happ
     assert ModelCall.objects.filter(outcome="ok").count() == COUNT
     assert sum(asked.values()) - COUNT <= 3 * CONCURRENCY
     assert all(len(before) < len(after) for before, after in pairwise(recorded))
-    clauses = dict(run.predictions.values_list("trace_id", "trace__input__clause"))
+    clauses = dict(run.predictions.values_list("example_id", "example__input__clause"))
     assert {asked[clauses[int(subject)]] for subject in recorded[0]} == {1}, "the first worker's answers stand"
     assert RunFigures.model_validate(run.figures).n == COUNT
     assert audit_actions(run) == ["evaluation.started", "evaluation.finished"]

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from evaluation.metrics import score_run
-from evaluation.models import EvaluationRun, Prediction, PredictionOutcome, PromptKind
+from evaluation.models import EvaluationRun, PromptKind
 from evaluation.schemas import RunFigures
 from pld_app.models import AuditEvent, User
 from rules.models import RunState, Split, Task, Trace
@@ -142,12 +142,14 @@ def test_what_the_form_does_not_offer_is_refused(
 
 def test_a_refusal_of_the_service_is_a_page(task: Task, ada: User, client_of: ClientOf) -> None:
     endpoint = student("http://127.0.0.1:9/v1", task)
-    sent = {"prompt": "zero_shot", "student": str(endpoint.pk), "split": "test", "seed": "0"}
-    response = client_of(ada).post(url("new"), sent)
-    assert response.status_code == 422
-    assert "There are no test traces" in text(response)
-    estimate = client_of(ada).get(url("new"), sent, headers={"HX-Request": "true"})
-    assert "There are no test traces" in text(estimate)
+    make_trace(task)
+    for split, words in (("validation", "There are no validation traces"), ("test", "only run beside a release")):
+        sent = {"prompt": "zero_shot", "student": str(endpoint.pk), "split": split, "seed": "0"}
+        response = client_of(ada).post(url("new"), sent)
+        assert response.status_code == 422
+        assert words in text(response)
+        estimate = client_of(ada).get(url("new"), sent, headers={"HX-Request": "true"})
+        assert words in text(estimate)
 
 
 def test_every_figure_names_student_split_and_n(run: EvaluationRun, ana: User, client_of: ClientOf) -> None:
@@ -170,7 +172,7 @@ def test_bad_answers_are_shown_as_text_with_their_reason(run: EvaluationRun, ana
 
 def test_wrong_answers_are_filtered_by_gold_and_predicted(run: EvaluationRun, ana: User, client_of: ClientOf) -> None:
     client = client_of(ana)
-    gold = [prediction.gold for prediction in run.predictions.order_by("trace_id")]
+    gold = [prediction.gold for prediction in run.predictions.order_by("example_id")]
 
     def listed(**query: str) -> int:
         return int(client.get(url("detail", 1), query).context["page"].paginator.count)
@@ -227,7 +229,7 @@ def test_two_runs_over_the_same_examples_are_paired(task: Task, ana: User, clien
     assert (pair.paired.fixed, pair.paired.broken, pair.paired.n) == (6, 1, 14)
     # Binomial, 6 or more of 7 either way: 2 * (7 + 1) / 128.
     assert pair.paired.p_value == pytest.approx(0.125)
-    assert [one.trace.label for one in pair.fixed] == ["Breach", "Unclear", "Breach"] * 2
+    assert [one.example.label for one in pair.fixed] == ["Breach", "Unclear", "Breach"] * 2
     assert [(one.gold, one.before, one.after) for one in pair.broken] == [("Compliant", "Compliant", "Breach")]
     page = text(response)
     assert "p = 0.125" in page
@@ -246,10 +248,14 @@ def test_a_baseline_is_the_reference_whatever_the_order(task: Task, ana: User, c
         assert [one.run.number for one in runs] == [2, 1]
 
 
-def test_runs_over_other_examples_stand_side_by_side_without_a_test(task: Task, ana: User, client_of: ClientOf) -> None:
+def test_runs_over_other_examples_stand_side_by_side_without_a_test(
+    task: Task, ana: User, sam: User, sue: User, client_of: ClientOf
+) -> None:
     compared_runs(task)
     finished(task, all_right(list(Trace.objects.all())), sample_size=7)
-    finished(task, all_right(examples(task, 7, split=Split.TEST)), split=Split.TEST)
+    release = steps.released(task, ana, sam, sue)
+    tested = all_right(examples(task, 7, split=Split.TEST))
+    finished(task, tested, split=Split.TEST, kind=PromptKind.RELEASE, release=release)
     response = client_of(ana).get(url("compare") + "?run=1&run=3&run=4")
     pairs = response.context["comparison"].pairs
     assert [pair.paired for pair in pairs] == [None, None]
@@ -288,13 +294,13 @@ def test_the_export_holds_every_prediction_and_disarms_formulas(task: Task, abe:
     run = finished(task, answers)
     client = client_of(abe)
     rows = list(csv.DictReader(io.StringIO(_body(client.get(url("export", 1, "csv"))).removeprefix("\ufeff"))))
-    assert [row["trace"] for row in rows][-1] == "'=1+1"
+    assert [row["example"] for row in rows][-1] == "'=1+1"
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
     assert (rows[-1]["outcome"], rows[-1]["predicted"], rows[-1]["problem"]) == ("malformed", "", "unknown label")
     exported = json.loads(_body(client.get(url("export", 1, "json"))))
     assert exported["figures"] == run.figures
     assert (exported["prompt"], exported["prompt_sha256"]) == (run.prompt, run.prompt_sha256)
-    assert [one["trace"] for one in exported["predictions"]] == [trace.external_id for trace in traces]
+    assert [one["example"] for one in exported["predictions"]] == [trace.external_id for trace in traces]
     assert exported["predictions"][0]["model"] == "stub-1"
     event = AuditEvent.objects.filter(action="evaluation.exported").latest("pk")
     assert (event.actor, event.data["kind"], event.object_id) == (abe, "json", str(run.pk))
@@ -313,12 +319,17 @@ def _body(response: Any) -> str:
 
 
 def copies(run: EvaluationRun, count: int) -> None:
-    """More finished runs like this one, by other people's prompts too."""
+    """More finished runs like this one, as the database lets a run become one."""
+    figures = run.figures
     for _ in range(count):
         run.pk = None
         run._state.adding = True
         run.number += 1
+        run.state, run.figures, run.done = RunState.QUEUED, {}, 0
         run.save()
+        runs = EvaluationRun.objects.filter(pk=run.pk)
+        runs.update(state=RunState.RUNNING)
+        runs.update(state=RunState.SUCCEEDED, figures=figures)
 
 
 def test_the_list_costs_the_same_at_1_and_25_runs(
@@ -341,14 +352,14 @@ def test_the_errors_cost_the_same_at_1_and_25_rows(
     task: Task, ana: User, client_of: ClientOf, django_assert_num_queries: Any
 ) -> None:
     traces = examples(task, 30)
-    run = finished(task, all_right(traces) | {traces[0].input["clause"]: "Breach"})
+    finished(task, all_right(traces) | {traces[0].input["clause"]: "Breach"})
+    finished(task, {trace.input["clause"]: Plan(completion("{}")) for trace in traces})
     client = client_of(ana)
     client.get(url("detail", 1))
     with django_assert_num_queries(5):
         assert len(client.get(url("detail", 1)).context["page"].object_list) == 1
-    Prediction.objects.filter(run=run).update(label="", outcome=PredictionOutcome.MALFORMED, problem="no label")
     with django_assert_num_queries(5):
-        assert len(client.get(url("detail", 1)).context["page"].object_list) == 25
+        assert len(client.get(url("detail", 2)).context["page"].object_list) == 25
 
 
 def test_an_empty_list_says_what_to_do_next(task: Task, ada: User, ana: User, client_of: ClientOf) -> None:
@@ -361,15 +372,17 @@ def test_runs_of_another_task_are_not_found(run: EvaluationRun, ana: User, clien
     assert client_of(ana).get(reverse("evaluation-detail", args=["other", 1])).status_code == 404
 
 
-def test_a_student_that_mixed_models_is_pointed_out(run: EvaluationRun, ana: User, client_of: ClientOf) -> None:
-    run.figures["student_models"] = ["stub-1", "stub-2"]
-    run.save()
+def test_a_student_that_mixed_models_is_pointed_out(task: Task, ana: User, client_of: ClientOf) -> None:
+    traces = examples(task, 4)
+    other = Plan({**completion(json.dumps({"label": "Breach"})), "model": "stub-2"})
+    run = finished(task, all_right(traces) | {traces[0].input["clause"]: other})
+    assert run.student_name == "stub-1, stub-2"
     assert "more than one model" in text(client_of(ana).get(url("detail", 1)))
 
 
 def test_stored_figures_read_back_as_they_were(run: EvaluationRun) -> None:
     read = RunFigures.model_validate(run.figures)
-    rows = run.predictions.order_by("trace_id").values_list("gold", "label")
+    rows = run.predictions.order_by("example_id").values_list("gold", "label")
     assert read.metrics == score_run([g for g, _ in rows], [p or None for _, p in rows], LABELS, seed=run.seed)
     assert (read.malformed, read.no_answer) == (1, 1)
     assert read.malformed_rate == pytest.approx(0.1)

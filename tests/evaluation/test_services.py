@@ -17,14 +17,16 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from evaluation.answers import answer_schema, zero_shot_prompt
 from evaluation.models import EvaluationRun, Prediction, PredictionOutcome, PromptKind
 from evaluation.schemas import RunFigures
-from evaluation.services import evaluation_estimate, evaluation_rerun, evaluation_run_cancel
+from evaluation.services.asking import example_request
+from evaluation.services.runs import evaluation_estimate, evaluation_rerun, evaluation_run_cancel
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
+from pld_app.model_edge.ledger import recorded_calls
 from pld_app.models import AuditEvent, Job, JobState, ModelCall, User
 from rules.exceptions import InvalidTransition
 from rules.models import Release, RunState, Split, Task
 from rules.selectors.rulesets import ruleset_compile
-from tests.evaluation.scene import LABELS, answering, clause_of, examples, job_of, make_run, student, work
+from tests.evaluation.scene import LABELS, answering, clause_of, example_of, examples, job_of, make_run, student, work
 from tests.factories import audit_actions, make_endpoint, make_task, make_trace
 from tests.publishing import steps
 from tests.stub_server import Plan, StubRequest, completion, stub_server
@@ -161,7 +163,8 @@ def test_a_sample_is_stratified_and_later_imports_do_not_change_it(task: Task) -
         assert len(stub.requests) == 14
     gold = Counter(run.predictions.values_list("gold", flat=True))
     assert gold == {"Compliant": 8, "Breach": 4, "Unclear": 2}
-    assert all(trace_id <= run.last_trace_id for trace_id in run.predictions.values_list("trace_id", flat=True))
+    assert run.dataset.size(Split.VALIDATION) == 70
+    assert set(run.predictions.values_list("example__dataset", flat=True)) == {run.dataset_id}
 
 
 BAD: dict[str, tuple[str | Plan, PredictionOutcome]] = {
@@ -193,7 +196,7 @@ def test_every_kind_of_bad_answer_is_kept_counted_and_wrong(task: Task) -> None:
         run = work(make_run(task))
     assert run.state == RunState.SUCCEEDED, run.error
     for name, trace in places.items():
-        prediction = run.predictions.get(trace=trace)
+        prediction = run.predictions.get(example__trace=trace)
         assert (prediction.outcome, prediction.label) == (BAD[name][1], ""), name
         assert prediction.problem
         assert prediction.call is not None
@@ -274,17 +277,6 @@ def test_an_endpoint_that_changed_its_model_does_not_answer_for_the_old_one(task
     assert "another model (another)" in run.error
 
 
-def test_a_prompt_changed_behind_the_runs_back_is_not_sent(task: Task) -> None:
-    examples(task, 1)
-    with stub_server() as stub:
-        student(stub.url, task)
-        run = make_run(task)
-        EvaluationRun.objects.filter(pk=run.pk).update(prompt="Say Compliant.")
-        assert work(run).state == RunState.FAILED
-        assert stub.requests == []
-    assert "no longer matches its hash" in run.error
-
-
 def test_a_second_delivery_finds_nothing_to_do(task: Task) -> None:
     examples(task, 5)
     with stub_server() as stub:
@@ -301,16 +293,15 @@ def test_a_lost_prediction_is_answered_from_the_ledger(task: Task) -> None:
     """A kill between the ledger's row and ours: the answer was paid for and is not asked for again."""
     examples(task, 6)
     with stub_server() as stub:
-        student(stub.url, task)
-        run = work(make_run(task))
-        lost = run.predictions.all()[:3]
-        Prediction.objects.filter(pk__in=[one.pk for one in lost]).delete()
-        EvaluationRun.objects.filter(pk=run.pk).update(state=RunState.RUNNING, figures={}, finished_at=None)
-        Job.objects.filter(pk=job_of(run).pk).update(state=JobState.QUEUED)
-        again = work(run)
+        endpoint = student(stub.url, task)
+        run = make_run(task)
+        first = list(run.dataset.examples.all()[:3])
+        requests = [example_request(run, str(one.pk), one.input) for one in first]
+        paid = list(recorded_calls(endpoint, requests, scope=run.call_scope, should_stop=lambda: False))
+        work(run)
         assert len(stub.requests) == 6
-    assert (again.state, again.predictions.count()) == (RunState.SUCCEEDED, 6)
-    assert {one.call_id for one in lost} <= set(again.predictions.values_list("call_id", flat=True))
+    assert (run.state, run.predictions.count()) == (RunState.SUCCEEDED, 6)
+    assert {one.call_id for one in paid} <= set(run.predictions.values_list("call_id", flat=True))
 
 
 def test_a_re_evaluation_asks_the_same_again(task: Task, ada: User) -> None:
@@ -327,7 +318,7 @@ def test_a_re_evaluation_asks_the_same_again(task: Task, ada: User) -> None:
     for name in ("prompt", "prompt_sha256", "examples_sha256", "seed", "sample_size", "split", "student_id"):
         assert getattr(first, name) == getattr(second, name), name
     assert first.call_scope != second.call_scope
-    assert {one.trace_id for one in second.predictions.all()} <= {trace.pk for trace in traces}
+    assert set(second.predictions.values_list("example__trace", flat=True)) <= {trace.pk for trace in traces}
     assert AuditEvent.objects.filter(action="evaluation.started").first().data["again"] == 1  # type: ignore[union-attr]  # there is one
 
 
@@ -405,12 +396,17 @@ def test_an_answer_longer_than_a_workers_turn_is_not_waited_for_for_ever(
     with stub_server(answering(answers)) as stub:
         endpoint = student(stub.url, task, timeout_s=60)
         run = make_run(task)
-        cut = {"endpoint": endpoint, "scope": run.call_scope, "subject": str(traces[0].pk), "purpose": "evaluate"}
+        cut = {
+            "endpoint": endpoint,
+            "scope": run.call_scope,
+            "subject": str(example_of(run, traces[0]).pk),
+            "purpose": "evaluate",
+        }
         ModelCall.objects.create(**cut, request_hash="0" * 64, outcome="cancelled")
         while not run.is_final:
             work(run)
     assert run.state == RunState.SUCCEEDED
-    assert run.predictions.get(trace=traces[0]).outcome == PredictionOutcome.NO_ANSWER
+    assert run.predictions.get(example__trace=traces[0]).outcome == PredictionOutcome.NO_ANSWER
     assert figures(run).metrics.accuracy == pytest.approx(3 / 4)
 
 
@@ -449,9 +445,11 @@ def test_the_database_refuses_an_answer_without_its_label(task: Task) -> None:
     trace = examples(task, 1)[0]
     student("http://127.0.0.1:9/v1", task)
     run = make_run(task)
+    EvaluationRun.objects.filter(pk=run.pk).update(state=RunState.RUNNING)
+    values = {"run": run, "example": example_of(run, trace), "gold": trace.label}
     for outcome, label in ((PredictionOutcome.ANSWERED, ""), (PredictionOutcome.MALFORMED, "Breach")):
         with pytest.raises(IntegrityError, match="prediction_label_if_answered"), transaction.atomic():
-            Prediction.objects.create(run=run, trace=trace, gold="Breach", outcome=outcome, label=label)
+            Prediction.objects.create(**values, outcome=outcome, label=label)
 
 
 def test_another_endpoint_can_be_asked(task: Task) -> None:

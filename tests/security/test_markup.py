@@ -157,7 +157,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
 def _evaluated(task: Task, labels: list[str]) -> EvaluationRun:
     make_trace(task, split="validation", label=labels[0], input={SHORT: HOSTILE, "question": HOSTILE})
     run: EvaluationRun = make_run(task)
-    EvaluationRun.objects.filter(pk=run.pk).update(error=HOSTILE, student_model=SHORT)
+    EvaluationRun.objects.filter(pk=run.pk).update(error=HOSTILE)
     return run
 
 

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from evaluation.models import PromptKind
-from evaluation.services import evaluation_run_create
+from evaluation.services.runs import evaluation_run_create
 from pld_app.accounts import account_create
 from pld_app.audit import audit_record
 from pld_app.jobs import job_execute

@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from evaluation.models import EvaluationRun, PromptKind
-from evaluation.runs import JOB_KIND
-from evaluation.services import SPLITS, evaluation_run_create
+from evaluation.services.execution import JOB_KIND
+from evaluation.services.runs import SPLITS, evaluation_run_create
 from pld_app.errors import Refusal
 from pld_app.jobs import job_execute
 from pld_app.models import Job, ModelEndpoint
@@ -86,7 +86,7 @@ def _report(run: EvaluationRun) -> dict[str, Any]:
         "prompt": run.prompt_name,
         "prompt_sha256": run.prompt_sha256,
         "student": run.student_name,
-        "endpoint": run.student.slug,
+        "endpoint": run.student.slug if run.student else "",
         "split": run.split,
         "n": run.n,
         "seed": run.seed,

@@ -10,11 +10,13 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
-from evaluation import exports, selectors, services
+from evaluation import exports
 from evaluation.comparison import MOST_RUNS, comparison
 from evaluation.forms import ErrorFilter, EvaluationForm
-from evaluation.models import EvaluationRun, PromptKind
-from evaluation.services import RunEstimate
+from evaluation.models import EvaluationRun
+from evaluation.selectors import runs as selectors
+from evaluation.services import runs as services
+from evaluation.services.runs import RunEstimate
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput, Refusal
 from pld_app.models import Role
@@ -90,7 +92,7 @@ def _counts(run: EvaluationRun) -> dict[str, int]:
 
 def _figures_context(run: EvaluationRun) -> dict[str, Any]:
     figures = selectors.figures_of(run)
-    baseline = selectors.baseline_of(run) if figures and run.kind != PromptKind.ZERO_SHOT else None
+    baseline = selectors.baseline_of(run) if figures and not run.is_baseline else None
     return {
         "figures": figures,
         "confusion": selectors.run_confusion(run, figures) if figures else None,
@@ -101,7 +103,7 @@ def _figures_context(run: EvaluationRun) -> dict[str, Any]:
 
 
 def _errors_context(request: UserRequest, run: EvaluationRun) -> dict[str, Any]:
-    form = ErrorFilter(request.GET, labels=run.task.labels, nothing=selectors.NOTHING)
+    form = ErrorFilter(request.GET, labels=run.labels, nothing=selectors.NOTHING)
     chosen = form.cleaned_data if form.is_valid() else {}
     errors = selectors.errors_of(run, gold=chosen.get("gold", ""), predicted=chosen.get("predicted", ""))
     page = Paginator(errors, PER_PAGE).get_page(request.GET.get("page"))

@@ -1,0 +1,1 @@
+"""Reads that join, prefetch or aggregate; they write nothing."""
