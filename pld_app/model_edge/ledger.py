@@ -116,7 +116,14 @@ def endpoint_config(endpoint: ModelEndpoint, *, with_key: bool = True) -> Endpoi
         structured_output=cast("StructuredOutput", endpoint.structured_output),
         allow_private=host in settings.ENDPOINT_ALLOW_PRIVATE,
         breaker_open_s=settings.ENDPOINT_BREAKER_S,
+        shared_limits=_limits_key(endpoint),
     )
+
+
+def _limits_key(endpoint: ModelEndpoint) -> str:
+    """Names the server and model, in this installation: whoever mends a wrong address begins with fresh limits."""
+    place = f"{endpoint.base_url} {endpoint.model} {endpoint.created_at.timestamp()}"
+    return f"{connection.settings_dict['NAME']}:{endpoint.pk}:{sha256_hex(place)[:12]}"
 
 
 def _pack(vectors: Vectors | None) -> tuple[bytes | None, int]:

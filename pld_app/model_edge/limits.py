@@ -1,90 +1,84 @@
-"""How fast one stream may ask: calls at a time, requests and tokens per minute, and a circuit breaker.
-
-Everything here runs in the stream's event loop and never awaits half-way through a change, so it needs no locks.
-"""
+"""How fast one stream may ask: its calls wait here for their turn, by the limits of the endpoint."""
 
 import asyncio
-import time
+import uuid
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 
-from pld_app.model_edge.client import MAX_WAIT_IN_PLACE_S, NotSentError
+from pld_app.model_edge.client import NotSentError
 from pld_app.model_edge.errors import ModelUnavailable
+from pld_app.model_edge.limit_state import Down, LimitState, Turn, Wait
+from pld_app.model_edge.limit_store import LEASE_S, RETRY_S, LimitStore, LimitsUnreachable, LocalLimits, SharedLimits
 from pld_app.model_edge.replies import Attempt
 from pld_app.model_edge.types import EndpointConfig
 
-SUCCESSES_PER_STEP = 20
-FAILURES_TO_OPEN = 5
+_UNREACHABLE = "The broker that keeps the endpoint's limits for all workers cannot be reached."
 
 
-class Bucket:
-    """A token bucket: `per_minute` units flow in, at most `burst_s` seconds' worth wait. None means no limit."""
+class GrantedTurn:
+    """One attempt's permit, and how the attempt went."""
 
-    def __init__(self, per_minute: int | None, *, burst_s: float) -> None:
-        self._rate = None if per_minute is None else per_minute / 60.0
-        self._burst = 0.0 if self._rate is None else max(1.0, self._rate * burst_s)
-        self._level = self._burst
-        self._filled_at = time.monotonic()
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.attempt: Attempt | None = None
 
-    def reserve(self, amount: float) -> float:
-        """Take the amount now and return the seconds to wait before using it; first come, first served.
-
-        An amount larger than the bucket waits for a full one and leaves a debt, so it is late but never stuck.
-        """
-        if self._rate is None:
-            return 0.0
-        now = time.monotonic()
-        self._level = min(self._burst, self._level + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        missing = min(amount, self._burst) - self._level
-        self._level -= amount
-        return max(0.0, missing / self._rate)
-
-    def correct(self, surplus: float) -> None:
-        """Return what an estimate took too much; negative when more was used."""
-        if self._rate is not None:
-            self._level += surplus
+    def settle(self, attempt: Attempt) -> None:
+        self.attempt = attempt
 
 
 @dataclass(eq=False)
-class GrantedTurn:
-    """One attempt's permit. `tokens` were reserved for it; a probe decides whether the circuit closes."""
-
-    governor: "Governor"
+class _Waiting:
     tokens: int
-    probe: bool
-    started_at: float
+    granted: "asyncio.Future[GrantedTurn]"
 
-    def settle(self, attempt: Attempt) -> None:
-        self.governor.learn(self, attempt)
+
+@dataclass(eq=False)
+class _Left:
+    turn: Turn
+    attempt: Attempt | None
+    learned: "asyncio.Future[None]"
 
 
 class Governor:
-    """Grants each attempt its turn and learns from how it went.
+    """Grants each attempt its turn, first come, first served, and reports how it went.
 
-    429 halves the calls at a time, once per wave (attempts sent before the last halving do not count again); 20
-    successes add one. A short Retry-After holds back every call, not only the one that was told. Five server failures
-    in a row open the circuit: nothing is sent for `breaker_open_s`, then one probe. A probe that fails, a refused key
-    or quota, or a Retry-After beyond 20 s ends the stream and leaves the reason in `unavailable`.
+    A refused key or quota ends the stream, and so does what the state calls down; the reason is in `unavailable`.
+    One task makes all changes of the state, as many at a time as have come up: a change may be a round trip.
     """
 
     def __init__(self, endpoint: EndpointConfig) -> None:
         self._endpoint = endpoint
-        self.limit = endpoint.concurrency
         self.unavailable: ModelUnavailable | None = None
         self.ended = asyncio.Event()
-        self._requests = Bucket(endpoint.requests_per_minute, burst_s=1.0)
-        self._tokens = Bucket(endpoint.tokens_per_minute, burst_s=10.0)
-        self._active = self._successes = self._failures = 0
-        self._halved_at = self._held_until = 0.0
-        self._circuit_open = self._probing = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._name = uuid.uuid4().hex[:12]
+        self._numbers = count()
+        self._turns: dict[str, float] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._left: list[_Left] = []
+        self._due = asyncio.Event()
+        self._store: LimitStore = SharedLimits(endpoint.shared_limits) if endpoint.shared_limits else LocalLimits()
+        self._task = asyncio.create_task(self._run())
 
     def end(self) -> None:
         """Grant no more turns; those who wait get NotSentError."""
         self.ended.set()
-        self._wake()
+        self._due.set()
+
+    async def aclose(self) -> None:
+        """Give back what the stream still holds; after its calls have ended."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        if self._store.is_shared:
+            with suppress(LimitsUnreachable):
+                await self._store.change(self._forget)
+        await self._store.aclose()
+
+    def _forget(self, state: LimitState, _now: float) -> None:
+        state.forget(self._name)
 
     async def pause(self, seconds: float) -> None:
         """Sleep. Raises NotSentError as soon as the stream ends."""
@@ -97,86 +91,89 @@ class Governor:
 
     async def enter(self, tokens: int) -> GrantedTurn:
         """Wait for a turn. Raises NotSentError when the stream has ended."""
-        delay = max(self._requests.reserve(1), self._tokens.reserve(tokens))
-        if delay > 0:
-            await self.pause(delay)
-        while not self._may_go():
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        self._active += 1
-        self._probing = self._circuit_open
-        return GrantedTurn(self, tokens, self._circuit_open, time.monotonic())
+        one = _Waiting(tokens, asyncio.get_running_loop().create_future())
+        self._waiting.append(one)
+        self._due.set()
+        return await one.granted
 
-    def _may_go(self) -> bool:
+    async def leave(self, granted: GrantedTurn) -> None:
+        """Give the place back, and wait until what the attempt taught has been learned."""
+        if granted.attempt is not None and granted.attempt.fatal:
+            self._give_up(granted.attempt.error, retry_after_s=None)
+        learned = self._leave(granted.turn, granted.attempt)
+        await learned
+
+    def _leave(self, turn: Turn, attempt: Attempt | None) -> "asyncio.Future[None]":
+        self._turns.pop(turn.name, None)
+        one = _Left(turn, attempt, asyncio.get_running_loop().create_future())
+        self._left.append(one)
+        self._due.set()
+        return one.learned
+
+    async def _run(self) -> None:
+        pause: float | None = None
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._due.wait()
+            self._due.clear()
+            pause = await self._step()
+
+    async def _step(self) -> float | None:
+        """Report who left, then let in who waits, in their order. The seconds until that is of use again."""
+        left, self._left = self._left, []
+        waiting = [] if self.ended.is_set() else [one for one in self._waiting if not one.granted.done()]
+        names = [str(next(self._numbers)) for _one in waiting]
+        wait: Wait | Down | None = None
+
+        def act(state: LimitState, now: float) -> tuple[list[Turn], Wait | Down | None]:
+            until = now + LEASE_S
+            state.renew(self._name, self._turns, until)
+            downs = [state.finish(self._endpoint, one.turn, one.attempt, now) for one in left]
+            down = next((one for one in downs if one is not None), None)
+            granted: list[Turn] = []
+            for name, one in zip(names, waiting, strict=True):
+                wanted = Turn(self._name, name, one.tokens, started_at=now, probe=False)
+                said = state.ask(self._endpoint, wanted, now, until)
+                if not isinstance(said, Turn):
+                    return granted, down or said
+                granted.append(said)
+            return granted, down
+
+        try:
+            turns, wait = await self._store.change(act)
+        except LimitsUnreachable:
+            turns, wait = [], Down(_UNREACHABLE, RETRY_S)
+        if isinstance(wait, Down):
+            self._give_up(wait.reason, retry_after_s=wait.retry_after_s)
+        for one, turn in zip(waiting, turns, strict=False):
+            self._hand_over(one, turn)
+        for gone in left:
+            if not gone.learned.done():
+                gone.learned.set_result(None)
+        self._waiting = deque(one for one in self._waiting if not one.granted.done())
         if self.ended.is_set():
-            raise NotSentError
-        if time.monotonic() < self._held_until or (self._circuit_open and self._probing):
-            return False
-        return self._active < self.limit
+            self._refuse_all()
+        return self._pause_s(wait)
 
-    def leave(self, turn: GrantedTurn) -> None:
-        self._active -= 1
-        if turn.probe:
-            self._probing = False
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _hold(self, seconds: float) -> None:
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
-        # A little late rather than early: a waiter woken too soon would sleep again with nothing to wake it.
-        asyncio.get_running_loop().call_later(seconds + 0.01, self._wake)
-
-    def learn(self, turn: GrantedTurn, attempt: Attempt) -> None:
-        """Adjust limits and circuit to one finished attempt."""
-        if attempt.prompt_tokens is not None:
-            self._tokens.correct(turn.tokens - attempt.prompt_tokens - (attempt.completion_tokens or 0))
-        if attempt.fatal:
-            self._give_up(attempt.error, retry_after_s=None)
-        elif attempt.retryable and attempt.retry_after_s is not None:
-            self._obey(attempt.retry_after_s)
-        if attempt.status == 429:
-            self._halve(turn)
-        if attempt.answered:
-            self._succeed()
-        elif attempt.provider_failed:
-            self._fail(turn, attempt)
-
-    def _obey(self, seconds: float) -> None:
-        if seconds > MAX_WAIT_IN_PLACE_S:
-            self._give_up(f"The endpoint asks to wait {seconds:.0f} s.", retry_after_s=seconds)
+    def _hand_over(self, one: _Waiting, turn: Turn) -> None:
+        if one.granted.done():  # cut off while it waited
+            self._leave(turn, None)
         else:
-            self._hold(seconds)
+            self._turns[turn.name] = turn.started_at
+            one.granted.set_result(GrantedTurn(turn))
 
-    def _halve(self, turn: GrantedTurn) -> None:
-        self._successes = 0
-        if turn.started_at >= self._halved_at:
-            self.limit = max(1, self.limit // 2)
-            self._halved_at = time.monotonic()
+    def _refuse_all(self) -> None:
+        for one in self._waiting:
+            if not one.granted.done():
+                one.granted.set_exception(NotSentError())
+        self._waiting.clear()
 
-    def _succeed(self) -> None:
-        self._failures = 0
-        self._circuit_open = False
-        self._successes += 1
-        if self._successes >= SUCCESSES_PER_STEP and self.limit < self._endpoint.concurrency:
-            self.limit += 1
-            self._successes = 0
-
-    def _fail(self, turn: GrantedTurn, attempt: Attempt) -> None:
-        wait = self._endpoint.breaker_open_s
-        if turn.probe:
-            self._give_up(f"The endpoint keeps failing. {attempt.error}", retry_after_s=wait)
-        if self._circuit_open:
-            return  # sent before it opened
-        self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN:
-            self._circuit_open = True
-            self._hold(wait)
+    def _pause_s(self, wait: Wait | Down | None) -> float | None:
+        """None: nothing to do until somebody comes or goes. A shared state also wants a sign of life now and then."""
+        beat = LEASE_S / 4 if self._store.is_shared and (self._turns or self._waiting) else None
+        asked = wait.seconds if isinstance(wait, Wait) and self._waiting else None
+        return min((one for one in (beat, asked) if one is not None), default=None)
 
     def _give_up(self, reason: str, *, retry_after_s: float | None) -> None:
         if self.unavailable is None:
@@ -193,12 +190,12 @@ class CallAdmission:
 
     @asynccontextmanager
     async def turn(self, tokens: int) -> AsyncIterator[GrantedTurn]:
-        turn = await self._governor.enter(tokens)
+        granted = await self._governor.enter(tokens)
         self.attempts += 1
         try:
-            yield turn
+            yield granted
         finally:
-            self._governor.leave(turn)
+            await self._governor.leave(granted)
 
     async def pause(self, seconds: float) -> None:
         await self._governor.pause(seconds)

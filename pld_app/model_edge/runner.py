@@ -79,6 +79,7 @@ class Runner:
         tasks = tuple(self._tasks)
         self._cancel_all()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._governor.aclose()
         await self._client.aclose()
 
     def _cancel_all(self) -> None:

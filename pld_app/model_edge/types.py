@@ -72,6 +72,8 @@ class EndpointConfig:
     allow_private: bool = False
     retry_base_s: float = 1.0
     breaker_open_s: float = 30.0
+    # Streams that name the same key keep the limits together, in Valkey; empty: each for itself.
+    shared_limits: str = ""
 
     @property
     def attempt_deadline_s(self) -> float:

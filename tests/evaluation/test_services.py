@@ -28,6 +28,7 @@ from rules.models import Release, RunState, Split, Task
 from rules.selectors.rulesets import ruleset_compile
 from tests.evaluation.scene import LABELS, answering, clause_of, example_of, examples, job_of, make_run, student, work
 from tests.factories import audit_actions, make_endpoint, make_task, make_trace
+from tests.model_edge.harness import limits_forgotten
 from tests.publishing import steps
 from tests.stub_server import Plan, StubRequest, completion, stub_server
 
@@ -237,6 +238,7 @@ def test_a_student_that_is_away_puts_the_run_off_and_it_goes_on_later(task: Task
         assert timedelta(seconds=50) < job.run_after - timezone.now() <= timedelta(seconds=60)
         assert not run.predictions.filter(outcome=PredictionOutcome.NO_ANSWER).exists()
         away = False
+        limits_forgotten()
         Job.objects.filter(pk=job.pk).update(run_after=timezone.now())
         run = work(run)
         asked = Counter(clause_of(request) for request in stub.requests)
