@@ -208,7 +208,7 @@ class LimitState:
             self._halve(endpoint, turn, now)
         if attempt.answered:
             self._succeed(endpoint)
-        elif attempt.provider_failed:
+        elif attempt.provider_failed and not attempt.fatal:  # what a person must mend ends its stream, and no other's
             down = self._fail(endpoint, turn, attempt, now) or down
         return down
 
