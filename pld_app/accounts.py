@@ -1,24 +1,35 @@
 """Creating and deactivating accounts."""
 
-from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.http import Http404
 from django.utils.translation import gettext_lazy as _
 
-from pld_app.audit import audit_record
+from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
-from pld_app.models import User
+from pld_app.models import Role, User
+from pld_app.notifications import notify
 
 
 @transaction.atomic
 def account_create(
-    *, by: User | None, username: str, display_name: str, role: str, password: str, domain: str = "", email: str = ""
+    *,
+    by: User | None,
+    username: str,
+    display_name: str,
+    role: str,
+    password: str,
+    domain: str = "",
+    email: str = "",
+    is_shared: bool = False,
 ) -> User:
     """Create an account with one role; raises ValidationError for a name taken or a reviewer without domain."""
     user = User.objects.create_user(
-        username, password, display_name=display_name, role=role, domain=domain, email=email
+        username, password, display_name=display_name, role=role, domain=domain, email=email, is_shared=is_shared
     )
-    audit_record("account.created", actor=by, subject=user, data={"role": role, "domain": domain})
+    data: dict[str, Json] = {"role": role, "domain": domain}
+    if is_shared:
+        data["is_shared"] = True
+    audit_record("account.created", actor=by, subject=user, data=data)
     return user
 
 
@@ -38,19 +49,35 @@ def account_deactivate(*, user_id: int, by: User) -> User:
         raise WrongState(_("This account is closed already."))
     user.is_active = False
     user.save(update_fields=["is_active"])
-    _sessions_end(user)
     audit_record("account.deactivated", actor=by, subject=user)
     return user
 
 
-def _sessions_end(user: User) -> None:
-    mine = [row.pk for row in Session.objects.iterator() if row.get_decoded().get("_auth_user_id") == str(user.pk)]
-    Session.objects.filter(pk__in=mine).delete()
+@transaction.atomic
+def account_set_role(*, user_id: int, role: str, domain: str, by: User) -> User:
+    """Give an account another role; its sessions end with it (a trigger). Nobody changes their own."""
+    locked = {user.pk: user for user in User.objects.select_for_update().filter(pk__in=[user_id, by.pk]).order_by("pk")}
+    if user_id not in locked:
+        raise Http404
+    user, before = locked[user_id], locked[user_id].get_role_display()
+    if user.pk == by.pk:
+        raise InvalidInput(_("You cannot change your own role; ask another administrator."))
+    if not locked[by.pk].is_active or locked[by.pk].role != Role.ADMIN:
+        raise NotAllowed
+    if (user.role, user.domain) == (role, domain):
+        raise WrongState(_("This account has this role already."))
+    data: dict[str, Json] = {"before": user.role, "after": role, "domain_before": user.domain, "domain_after": domain}
+    user.role, user.domain = role, domain
+    user.full_clean()
+    user.save(update_fields=["role", "domain"])
+    audit_record("account.role_changed", actor=by, subject=user, data=data)
+    notify([user], "role.changed", by=str(by), before=str(before), after=str(user.get_role_display()))
+    return user
 
 
 @transaction.atomic
 def account_set_password(*, user_id: int, password: str, by: User | None = None) -> User:
-    """Set a password (`by` None: from the command line); it ends every other session (Django checks its hash)."""
+    """Set a password (`by` None: from the command line); it ends every session (a trigger, and Django by its hash)."""
     user = User.objects.select_for_update().get(pk=user_id)
     user.set_password(password)
     user.save(update_fields=["password"])

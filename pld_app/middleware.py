@@ -1,4 +1,4 @@
-"""Three middlewares: the outer edge, an id for each request, and the one place where refusals become pages."""
+"""Middlewares: the outer edge, idle time, an id for each request, and the one place where refusals become pages."""
 
 import uuid
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from pld_app.errors import Refusal
+from pld_app.session_store import session_seen
 
 
 class EdgeMiddleware:
@@ -34,6 +35,18 @@ class EdgeMiddleware:
         for name, value in self.FRAME.items():
             response.headers.setdefault(name, value)
         return response
+
+
+class SessionSeenMiddleware:
+    """Puts off the end of a session while its person is there; a page that only asks for progress is nobody."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "X-PLD-Poll" not in request.headers:
+            session_seen(request)
+        return self.get_response(request)
 
 
 class RequestIdMiddleware:

@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "pld_app.middleware.SessionSeenMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -177,6 +178,8 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+SESSION_ENGINE = "pld_app.session_store"
+SESSION_IDLE_S = int(os.environ.get("PLD_SESSION_IDLE_S", "1800"))
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
@@ -193,6 +196,33 @@ if HTTPS:
 
 # How long a reviewer keeps an instruction without a sign of life; the database takes an hour at most.
 REVIEW_LEASE_S = min(float(os.environ.get("PLD_REVIEW_LEASE_S", "600")), 3_600)
+# How people prove who they are. Keys that encrypt the secrets of authenticator apps: the first encrypts, all decrypt.
+SITE_NAME = os.environ.get("PLD_SITE_NAME", "PLD Review")
+FACTOR_KEYS = _list("PLD_FACTOR_KEYS")
+# Passkeys belong to a host name; empty, the one of the request counts.
+PASSKEY_RP_ID = os.environ.get("PLD_PASSKEY_RP_ID", "")
+PASSKEY_ORIGIN = os.environ.get("PLD_PASSKEY_ORIGIN", "")
+
+# Mail: without a server nothing is sent, and the inbox holds every message.
+PUBLIC_URL = os.environ.get("PLD_PUBLIC_URL", "").rstrip("/")
+SMTP_HOST = os.environ.get("PLD_SMTP_HOST", "")
+MAIL_CONFIGURED = bool(SMTP_HOST and PUBLIC_URL)
+_SMTP = {
+    "host": SMTP_HOST,
+    "port": int(os.environ.get("PLD_SMTP_PORT", "587")),
+    "username": os.environ.get("PLD_SMTP_USER", ""),
+    "password": os.environ.get("PLD_SMTP_PASSWORD", ""),
+    "use_tls": _flag("PLD_SMTP_STARTTLS", default=True),
+    "timeout": 20,
+}
+MAILERS = {
+    "default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": _SMTP}
+    if MAIL_CONFIGURED
+    else {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
+}
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = os.environ.get("PLD_MAIL_FROM", "pld-review@localhost")
+MAIL_DOMAIN = DEFAULT_FROM_EMAIL.rpartition("@")[2].strip(">") or "localhost"
+
 JOB_LEASE_S = float(os.environ.get("PLD_JOB_LEASE_S", "30"))
 
 # Celery: lessons measured for this project; Postgres holds the work, so a lost message costs only delay.

@@ -4,13 +4,16 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
+from django.contrib.auth import SESSION_KEY
 from django.db import connection, transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from pld_app.audit import audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.models import AuditEvent, Domain, EndpointKind, ModelCall, ModelEndpoint, Role, User
+from pld_app.models import AuditEvent, Domain, EndpointKind, ModelCall, ModelEndpoint, Reauthentication, Role, User
+from pld_app.reauthentication import Proof, consent_give
+from pld_app.session_store import STARTED, SessionStore
 from rules.models import (
     Decision,
     DecisionKind,
@@ -31,11 +34,51 @@ from rules.models import (
 )
 
 PASSWORD = "correct horse battery"
+# What a person enters in a form that signs: the first time with the consent.
+PROOF = {"password": PASSWORD, "consent": "on"}
 _numbers = count(1)
 
 
 def make_user(name: str, role: Role, domain: Domain | str = "") -> User:
     return User.objects.create_user(name, PASSWORD, display_name=name.title(), role=role, domain=domain)
+
+
+def make_session(user: User) -> str:
+    """The key of a session in which this person is signed in."""
+    store = SessionStore()
+    store[SESSION_KEY] = str(user.pk)
+    store[STARTED] = timezone.now().timestamp()
+    store.create()
+    assert store.session_key
+    return store.session_key
+
+
+def make_proof(user: User, **fields: Any) -> Proof:
+    """A right password in a living session, with the consent; `fields` change it."""
+    values: dict[str, Any] = {"password": PASSWORD, "consent": True}
+    if "session_key" not in fields:
+        values["session_key"] = make_session(user)
+    return Proof(**(values | fields))
+
+
+def make_reauthentication(user: User, subject: Any, **fields: Any) -> Reauthentication:
+    """A right proof for one act, past the service; `fields` break one thing."""
+    consent_give(user=user)
+    session_key = fields.pop("session_key", "") or make_session(user)
+    with transaction.atomic():
+        event = fields.pop("event", None) or audit_record("account.reauthenticated", actor=user, subject=user)
+        values: dict[str, Any] = {
+            "purpose": "sign",
+            "subject_type": subject._meta.model_name,
+            "subject_id": str(subject.pk),
+            "content_sha256": subject.manifest_sha256,
+            "meaning": "",
+            "method": "password",
+            "session_sha256": sha256_hex(session_key),
+        }
+        row = Reauthentication.objects.create(user=user, event=event, **(values | fields))
+    row.refresh_from_db()
+    return row
 
 
 def make_task(slug: str = "nda", **fields: Any) -> Task:

@@ -3,7 +3,10 @@
 from pld_app.models.accounts import Domain, Role, User
 from pld_app.models.audit import AuditChain, AuditEvent
 from pld_app.models.endpoints import EndpointKind, ModelCall, ModelEndpoint, StructuredOutput, WireApi
+from pld_app.models.factors import Passkey, RecoveryCode, SsoIdentity, TotpDevice
 from pld_app.models.jobs import Job, JobState
+from pld_app.models.notifications import MailChoice, Notification
+from pld_app.models.reauthentication import Ceremony, Method, Reauthentication, ReauthenticationUse, SigningConsent
 from pld_app.models.seal import (
     AuditAlarm,
     AuditKey,
@@ -14,6 +17,7 @@ from pld_app.models.seal import (
     SealedLeaf,
     SealedNode,
 )
+from pld_app.models.sessions import SecurityPolicy, UserSession
 
 __all__ = [
     "AuditAlarm",
@@ -22,18 +26,31 @@ __all__ = [
     "AuditKey",
     "AuditKeyRevocation",
     "AuditSink",
+    "Ceremony",
     "Checkpoint",
     "CheckpointCopy",
     "Domain",
     "EndpointKind",
     "Job",
     "JobState",
+    "MailChoice",
+    "Method",
     "ModelCall",
     "ModelEndpoint",
+    "Notification",
+    "Passkey",
+    "Reauthentication",
+    "ReauthenticationUse",
+    "RecoveryCode",
     "Role",
     "SealedLeaf",
     "SealedNode",
+    "SecurityPolicy",
+    "SigningConsent",
+    "SsoIdentity",
     "StructuredOutput",
+    "TotpDevice",
     "User",
+    "UserSession",
     "WireApi",
 ]

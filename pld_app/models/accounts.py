@@ -45,6 +45,11 @@ class User(AbstractBaseUser):
     role = models.CharField(_("role"), max_length=12, choices=Role)
     domain = models.CharField(_("domain"), max_length=12, choices=Domain, blank=True)
     is_active = models.BooleanField(_("active"), default=True)
+    is_shared = models.BooleanField(
+        _("used by several people or by a service"),
+        default=False,
+        help_text=_("Such an account can look and work, but never sign: a signature is one person's."),
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     USERNAME_FIELD = "username"

@@ -29,7 +29,7 @@ class AccountForm(forms.ModelForm[User]):
 
     class Meta:
         model = User
-        fields = ("username", "display_name", "email", "role", "domain")
+        fields = ("username", "display_name", "email", "role", "domain", "is_shared")
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()

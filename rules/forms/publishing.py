@@ -3,22 +3,20 @@
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from rules.forms.rulesets import PasswordField
+from pld_app.forms_proof import ProofForm
 from rules.models import ChannelName, PromptToken
 
 
-class PublishForm(forms.Form):
+class PublishForm(ProofForm):
     """Which release goes to which channel; `newest` is what the channel's history ended with when it was shown."""
 
     newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
     channel = forms.ChoiceField(choices=ChannelName.choices, widget=forms.HiddenInput)
     release = forms.TypedChoiceField(label=_("Release"), coerce=int)
-    password = PasswordField()
 
 
 class RollbackForm(PublishForm):
     reason = forms.CharField(label=_("Why"), max_length=300)
-    field_order = ("newest", "channel", "release", "reason", "password")
 
 
 class TokenForm(forms.ModelForm[PromptToken]):

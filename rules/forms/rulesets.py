@@ -3,15 +3,19 @@
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from pld_app.forms_proof import PasswordField, ProofForm
 from rules.models import Meaning, Ruleset
 
-
-class PasswordField(forms.CharField):
-    """The password of the person who is signed in, taken as it is typed."""
-
-    def __init__(self) -> None:
-        widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
-        super().__init__(label=_("Your password, again"), strip=False, max_length=4096, widget=widget)
+__all__ = [
+    "AddForm",
+    "MoveForm",
+    "PasswordField",
+    "RulesetForm",
+    "SignForm",
+    "VersionForm",
+    "WithdrawForm",
+    "WithdrawReleasedForm",
+]
 
 
 class RulesetForm(forms.ModelForm[Ruleset]):
@@ -55,13 +59,12 @@ class WithdrawForm(forms.Form):
     reason = forms.CharField(label=_("Why"), max_length=300, widget=forms.Textarea(attrs={"rows": 2}))
 
 
-class WithdrawReleasedForm(WithdrawForm):
-    password = PasswordField()
+class WithdrawReleasedForm(ProofForm, WithdrawForm):
+    """What is released takes a proof of who withdraws it."""
 
 
-class SignForm(forms.Form):
+class SignForm(ProofForm):
     """No meaning is preselected: it has to be chosen by the person who signs."""
 
     meaning = forms.ChoiceField(label=_("My signature means"), choices=Meaning.choices, widget=forms.RadioSelect)
-    password = PasswordField()
     manifest_sha256 = forms.CharField(widget=forms.HiddenInput)

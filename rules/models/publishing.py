@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from pld_app.models import AuditEvent
+from pld_app.models import AuditEvent, Method, Reauthentication
 from rules.models.rulesets import Ruleset
 from rules.models.task import Task
 
@@ -55,7 +55,9 @@ class Publication(models.Model):
     reason = models.CharField(max_length=300, blank=True)
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
     actor_name = models.CharField(max_length=120)
-    method = models.CharField(max_length=20, default="password")
+    # Method and time are those of the re-authentication: a trigger copies them. Publications before it have none.
+    reauthentication = models.OneToOneField(Reauthentication, models.PROTECT, null=True, related_name="publication")
+    method = models.CharField(max_length=20, choices=Method, default=Method.PASSWORD)
     authenticated_at = models.DateTimeField()
     at = models.DateTimeField(default=timezone.now, editable=False)
     event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")

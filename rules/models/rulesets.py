@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from pld_app.models import AuditEvent, Role
+from pld_app.models import AuditEvent, Method, Reauthentication, Role
 from rules.models.instructions import Instruction, Revision
 from rules.models.task import Task
 
@@ -92,7 +92,9 @@ class Signature(models.Model):
     signer_domain = models.CharField(max_length=12, blank=True, editable=False)
     """The signer's domain at that moment, written by the database."""
     meaning = models.CharField(max_length=12, choices=Meaning)
-    method = models.CharField(max_length=20, default="password")
+    # Method and time are those of the re-authentication: a trigger copies them. Signatures before it have none.
+    reauthentication = models.OneToOneField(Reauthentication, models.PROTECT, null=True, related_name="signature")
+    method = models.CharField(max_length=20, choices=Method, default=Method.PASSWORD)
     authenticated_at = models.DateTimeField()
     at = models.DateTimeField(default=timezone.now, editable=False)
     event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")

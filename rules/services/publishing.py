@@ -1,14 +1,14 @@
 """Releases and what the channels point at."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
-from pld_app.models import Role, User
+from pld_app.models import Reauthentication, Role, User
+from pld_app.reauthentication import Proof, reauthenticate, reauthentication_use
 from rules.exceptions import Stale
 from rules.models import ChannelName, Publication, PublicationKind, Release, Ruleset, RulesetStatus, Task
 from rules.selectors import publishing as selectors
@@ -20,7 +20,6 @@ from rules.services.rulesets import (
     ruleset_withdraw_unreleased,
     withdraw_locked,
 )
-from rules.services.signing import password_confirm
 
 
 @database_refusals()
@@ -66,9 +65,9 @@ class _Move:
 
 
 def release_publish(
-    *, release_id: int, channel: str, actor: User, password: str, expected_newest: int | None = None
+    *, release_id: int, channel: str, actor: User, proof: Proof, expected_newest: int | None = None
 ) -> Publication:
-    """Point a channel at a release, with the password again.
+    """Point a channel at a release, after proving again who one is.
 
     `expected_newest` is the key of the newest publication the person saw in the channel (0: none; None: not checked);
     another one raises Stale.
@@ -76,14 +75,14 @@ def release_publish(
     kind = PublicationKind.PUBLISH
     return _move_channel(
         _Move(kind=kind, release_id=release_id, channel=channel, actor=actor, expected_newest=expected_newest),
-        password,
+        proof,
     )
 
 
 def release_rollback(
-    *, release_id: int, channel: str, actor: User, password: str, reason: str, expected_newest: int | None = None
+    *, release_id: int, channel: str, actor: User, proof: Proof, reason: str, expected_newest: int | None = None
 ) -> Publication:
-    """Point a channel back at a release that was in it before, with reason and password; else as `release_publish`."""
+    """Point a channel back at a release that was in it before, with reason and proof; else as `release_publish`."""
     if not reason.strip():
         raise InvalidInput(_("Say why you roll back."))
     move = _Move(
@@ -94,27 +93,30 @@ def release_rollback(
         expected_newest=expected_newest,
         reason=reason.strip()[:300],
     )
-    return _move_channel(move, password)
+    return _move_channel(move, proof)
 
 
-def _move_channel(move: _Move, password: str) -> Publication:
+def _move_channel(move: _Move, proof: Proof) -> Publication:
     require_role(move.actor, Role.SIGNATORY)
     if move.channel not in ChannelName.values:
         raise InvalidInput(_("There is no such channel."))
     release = Release.objects.select_related("task").get(pk=move.release_id)
-    at = password_confirm(
+    # Looked at before the proof is asked for, and again when the channel is locked.
+    _require_news(release.task, move, selectors.current_publication(release.task_id, move.channel))
+    proved = reauthenticate(
         actor=move.actor,
-        password=password,
-        subject=release,
-        task_slug=release.task.slug,
+        proof=proof,
         purpose="publish" if move.kind == PublicationKind.PUBLISH else "roll back",
+        subject=release,
+        content_sha256=release.manifest_sha256,
+        task_slug=release.task.slug,
     )
-    return _publication_create(move, release, at)
+    return _publication_create(move, release, proved)
 
 
 @database_refusals()
 @transaction.atomic
-def _publication_create(move: _Move, release: Release, authenticated_at: datetime) -> Publication:
+def _publication_create(move: _Move, release: Release, proved: Reauthentication) -> Publication:
     task = Task.objects.select_for_update().get(pk=release.task_id)
     # Locked so that a withdrawal at the same moment either comes first and is seen, or waits.
     ruleset = ruleset_lock(release.ruleset_id)
@@ -128,6 +130,7 @@ def _publication_create(move: _Move, release: Release, authenticated_at: datetim
         "prompt_sha256": release.prompt_sha256,
         "before": before.release.version if before else None,
         "reason": move.reason,
+        "method": proved.method,
     }
     action = "release.published" if move.kind == PublicationKind.PUBLISH else "release.rolled_back"
     event = audit_record(action, actor=move.actor, subject=release, task_slug=task.slug, data=data)
@@ -139,7 +142,9 @@ def _publication_create(move: _Move, release: Release, authenticated_at: datetim
         reason=move.reason,
         actor=move.actor,
         actor_name=str(move.actor),
-        authenticated_at=authenticated_at,
+        reauthentication=proved,
+        method=proved.method,
+        authenticated_at=proved.at,
         event=event,
     )
 
@@ -153,11 +158,11 @@ def _require_news(task: Task, move: _Move, before: Publication | None) -> None:
         raise WrongState(_("This channel already serves this release."))
 
 
-def ruleset_withdraw(*, ruleset_id: int, actor: User, reason: str, password: str = "") -> Ruleset:
+def ruleset_withdraw(*, ruleset_id: int, actor: User, reason: str, proof: Proof | None = None) -> Ruleset:
     """Withdraw a ruleset with a reason: nothing of it is signed, released, published or served any more.
 
-    One that has a release takes a signatory and the password again, since it changes what the channels serve: they fall
-    back to the last valid release before it, or to nothing.
+    One that has a release takes a signatory and a proof of identity, since it changes what the channels serve: they
+    fall back to the last valid release before it, or to nothing.
     """
     ruleset = Ruleset.objects.select_related("task").get(pk=ruleset_id)
     if not Release.objects.filter(ruleset=ruleset).exists():
@@ -166,11 +171,21 @@ def ruleset_withdraw(*, ruleset_id: int, actor: User, reason: str, password: str
         raise NotAllowed
     if not reason.strip():
         raise InvalidInput(_("Say why you withdraw this ruleset."))
-    password_confirm(actor=actor, password=password, subject=ruleset, task_slug=ruleset.task.slug, purpose="withdraw")
-    return _withdraw_released(ruleset_id, actor, reason)
+    if proof is None:
+        raise InvalidInput(_("Prove again that it is you to withdraw what is released."))
+    proved = reauthenticate(
+        actor=actor,
+        proof=proof,
+        purpose="withdraw",
+        subject=ruleset,
+        content_sha256=ruleset.manifest_sha256,
+        task_slug=ruleset.task.slug,
+    )
+    return _withdraw_released(ruleset_id, actor, reason, proved)
 
 
 @database_refusals()
 @transaction.atomic
-def _withdraw_released(ruleset_id: int, actor: User, reason: str) -> Ruleset:
+def _withdraw_released(ruleset_id: int, actor: User, reason: str, proved: Reauthentication) -> Ruleset:
+    reauthentication_use(proved)
     return withdraw_locked(ruleset_lock(ruleset_id), actor, reason, released=True)

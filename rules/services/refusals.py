@@ -68,7 +68,10 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         WrongState,
         _("A colleague is working on this instruction. Take it over, or go on to the next one."),
     ),
-    "re-authenticate": (WrongState, _("Your password was checked too long ago. Enter it again.")),
+    "re-authenticate": (
+        WrongState,
+        _("The proof that it is you was too old, used or for something else. Prove it again."),
+    ),
     "only a signed ruleset is released": (WrongState, _("Only a signed ruleset can be released.")),
     "two reviewers decide on this": (
         WrongState,

@@ -1,16 +1,12 @@
-"""Signing: the password again, the meaning in words, bound to the hash of the manifest that was shown."""
+"""Signing: who you are again, the meaning in words, bound to the hash of the manifest that was shown."""
 
-from datetime import datetime, timedelta
-from typing import Literal
-
-from django.contrib.auth import authenticate
-from django.db import models, transaction
-from django.db.models.functions import Now
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
-from pld_app.models import AuditEvent, User
+from pld_app.models import Reauthentication, User
+from pld_app.reauthentication import Proof, ProofRefused, password_confirm, reauthenticate
 from rules.exceptions import Stale
 from rules.manifest import Manifest
 from rules.models import Meaning, RuleRead, Ruleset, RulesetStatus, Signature
@@ -20,56 +16,8 @@ from rules.services.refusals import database_refusals
 from rules.services.rulesets import ruleset_lock
 from rules.transitions import ruleset_move
 
-FAILURES_ALLOWED = 5
-WINDOW = timedelta(minutes=15)
-REFUSED = "signature.refused"
-
-type Purpose = Literal["sign", "publish", "roll back", "withdraw", "policy", "stop", "schedule"]
-
-
-class PasswordRefused(InvalidInput):
-    """The password was wrong, or too many were. The attempt is on the audit log."""
-
-
-def password_confirm(
-    *, actor: User, password: str, subject: models.Model, task_slug: str, purpose: Purpose
-) -> datetime:
-    """Check the password again and return the database's time of it; raises PasswordRefused, in one wording.
-
-    Five wrong ones within 15 minutes lock signing for this person for 15 minutes. The refusal is recorded in its own
-    transaction, which is why this must not run inside another one.
-    """
-    with transaction.atomic(durable=True):
-        now = _attempts_lock(actor)
-        until = _locked_until(actor, now)
-        if until is None and authenticate(username=actor.get_username(), password=password) == actor:
-            return now
-        data: dict[str, Json] = {"purpose": purpose, "cause": "locked" if until else "password"}
-        audit_record(REFUSED, actor=actor, subject=subject, task_slug=task_slug, data=data)
-        until = until or _locked_until(actor, now)
-    raise PasswordRefused(_locked_words(until) if until else _("The password is not right. Nothing was changed."))
-
-
-def _attempts_lock(actor: User) -> datetime:
-    """One attempt of a person at a time, so that parallel guesses are counted; returns the database's time."""
-    row = User.objects.select_for_update(no_key=True).annotate(server_time=Now()).get(pk=actor.pk)
-    server_time: datetime = row.server_time
-    return server_time
-
-
-def _locked_until(actor: User, now: datetime) -> datetime | None:
-    wrong = AuditEvent.objects.filter(actor=actor, action=REFUSED, data__cause="password").order_by("-pk")
-    times = list(wrong.values_list("at", flat=True)[:FAILURES_ALLOWED])
-    if len(times) < FAILURES_ALLOWED or times[0] - times[-1] > WINDOW or now >= times[0] + WINDOW:
-        return None
-    return times[0] + WINDOW
-
-
-def _locked_words(until: datetime) -> str:
-    return _(
-        "Five wrong passwords within 15 minutes: signing is locked for you until %(time)s UTC. "
-        "If it was not you, tell an administrator."
-    ) % {"time": until.strftime("%H:%M")}
+__all__ = ["PasswordRefused", "Proof", "ProofRefused", "password_confirm", "rule_read", "ruleset_sign"]
+PasswordRefused = ProofRefused
 
 
 @database_refusals()
@@ -91,25 +39,31 @@ def rule_read(*, ruleset_id: int, instruction_id: int, reader: User) -> bool:
     return True
 
 
-def ruleset_sign(*, ruleset_id: int, signer: User, password: str, meaning: str, manifest_sha256: str) -> Signature:
+def ruleset_sign(*, ruleset_id: int, signer: User, proof: Proof, meaning: str, manifest_sha256: str) -> Signature:
     """Sign the manifest that was shown. The signature that completes the policy also makes the ruleset signed.
 
-    Raises InvalidInput without a meaning, PasswordRefused, NotAllowed for who may not sign, Stale when the ruleset is
+    Raises InvalidInput without a meaning, ProofRefused, NotAllowed for who may not sign, Stale when the ruleset is
     no longer the one that was shown.
     """
     if meaning not in Meaning.values:
         raise InvalidInput(_("Choose what your signature means."))
     ruleset = Ruleset.objects.select_related("task").get(pk=ruleset_id)
     _require_signable(ruleset, signer, manifest_sha256)
-    at = password_confirm(actor=signer, password=password, subject=ruleset, task_slug=ruleset.task.slug, purpose="sign")
-    return _sign(ruleset_id, signer, Meaning(meaning), manifest_sha256, at)
+    proved = reauthenticate(
+        actor=signer,
+        proof=proof,
+        purpose="sign",
+        subject=ruleset,
+        content_sha256=manifest_sha256,
+        meaning=meaning,
+        task_slug=ruleset.task.slug,
+    )
+    return _sign(ruleset_id, signer, Meaning(meaning), manifest_sha256, proved)
 
 
 @database_refusals()
 @transaction.atomic
-def _sign(
-    ruleset_id: int, signer: User, meaning: Meaning, manifest_sha256: str, authenticated_at: datetime
-) -> Signature:
+def _sign(ruleset_id: int, signer: User, meaning: Meaning, manifest_sha256: str, proved: Reauthentication) -> Signature:
     # Locked first: two signers at once are counted one after the other, and a withdrawal waits or wins.
     ruleset = ruleset_lock(ruleset_id)
     manifest = _require_signable(ruleset, signer, manifest_sha256)
@@ -121,12 +75,15 @@ def _sign(
         signer_role=signer.role,
         signer_domain=signer.domain,
         meaning=meaning,
-        authenticated_at=authenticated_at,
+        reauthentication=proved,
+        method=proved.method,
+        authenticated_at=proved.at,
     )
     state = selectors.signature_state(manifest.policy, [*ruleset.signatures.all(), signature])
     data: dict[str, Json] = {
         "manifest_sha256": manifest_sha256,
         "meaning": meaning.value,
+        "method": proved.method,
         "signatures": state.have,
         "completes": state.is_complete,
     }

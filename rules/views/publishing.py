@@ -11,6 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from pld_app.access import UserRequest, roles_required
+from pld_app.errors import InvalidInput
 from pld_app.models import Role
 from rules.forms.publishing import PublishForm, RollbackForm, TokenForm
 from rules.manifest import token_estimate
@@ -20,7 +21,6 @@ from rules.selectors.tasks import task_get
 from rules.services import tokens as token_services
 from rules.services.exporting import ruleset_export
 from rules.services.publishing import release_publish, release_rollback
-from rules.services.signing import PasswordRefused
 from rules.views.rulesets import EXPORTERS, export_kind, export_response
 
 PER_PAGE = 25
@@ -79,7 +79,7 @@ def _move(request: UserRequest, slug: str, kind: type[PublishForm]) -> HttpRespo
             "release_id": values["release"],
             "channel": values["channel"],
             "actor": request.user,
-            "password": values["password"],
+            "proof": form.proof(request),
             "expected_newest": values["newest"],
         }
         try:
@@ -87,7 +87,7 @@ def _move(request: UserRequest, slug: str, kind: type[PublishForm]) -> HttpRespo
                 publication = release_rollback(**move, reason=values["reason"])
             else:
                 publication = release_publish(**move)
-        except PasswordRefused as refusal:
+        except InvalidInput as refusal:
             form.add_error("password", str(refusal))
         else:
             messages.success(request, _moved_words(publication))

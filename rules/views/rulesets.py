@@ -34,7 +34,7 @@ from rules.selectors.tasks import task_get
 from rules.services import rulesets as services
 from rules.services.exporting import Export, ExportKind, ruleset_export
 from rules.services.publishing import release_create, ruleset_withdraw
-from rules.services.signing import PasswordRefused, rule_read, ruleset_sign
+from rules.services.signing import rule_read, ruleset_sign
 from rules.suggestions import suggestions_of
 
 PER_PAGE = 25
@@ -252,8 +252,8 @@ def ruleset_sign_view(request: UserRequest, slug: str, number: int) -> HttpRespo
     form = SignForm(request.POST, auto_id="sign-%s")
     if form.is_valid():
         try:
-            signature = ruleset_sign(ruleset_id=ruleset.pk, signer=request.user, **form.cleaned_data)
-        except PasswordRefused as refusal:
+            signature = ruleset_sign(ruleset_id=ruleset.pk, signer=request.user, proof=form.proof(request), **form.said)
+        except InvalidInput as refusal:
             form.add_error("password", str(refusal))
         else:
             messages.success(request, _signed_words(signature))
@@ -285,9 +285,10 @@ def ruleset_withdraw_view(request: UserRequest, slug: str, number: int) -> HttpR
     form = _withdraw_form(ruleset)(request.POST, auto_id="withdraw-%s")
     if form.is_valid():
         try:
-            ruleset_withdraw(ruleset_id=ruleset.pk, actor=request.user, **form.cleaned_data)
-        except PasswordRefused as refusal:
-            form.add_error("password", str(refusal))
+            proof = form.proof(request) if isinstance(form, WithdrawReleasedForm) else None
+            ruleset_withdraw(ruleset_id=ruleset.pk, actor=request.user, reason=form.cleaned_data["reason"], proof=proof)
+        except InvalidInput as refusal:
+            form.add_error("password" if proof else "reason", str(refusal))
         else:
             messages.success(request, _("Withdrawn."))
             return redirect("ruleset-detail", slug=slug, number=number)

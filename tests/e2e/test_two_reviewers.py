@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, expect
 
+from pld_app.models import UserSession
 from rules.models import DecisionKind, Instruction, InstructionStatus, Task
 from tests.e2e.conftest import Person
 from tests.e2e.plan import decisions
@@ -142,7 +142,7 @@ def test_a_session_that_ended_loses_no_word(task: Task, card: str, person: Calla
     page = person("lena").open(card)
     begin_edit(page)
     kept_draft(page)
-    Session.objects.all().delete()
+    UserSession.objects.all().delete()
     save(page)
     page.get_by_label("User name").fill("lena")
     page.get_by_label("Password").fill(PASSWORD)

@@ -167,6 +167,7 @@ def _sign(signer: Person, path: str, meaning: str) -> None:
     page = signer.open(path)
     assert page.get_by_role("radio", checked=True).count() == 0
     page.get_by_role("radio", name=meaning).check()
+    page.get_by_label("I understand that my electronic signature").check()  # asked once, and each signs once here
     page.get_by_label("password").fill(PASSWORD)
     before = Signature.objects.count()
     page.get_by_role("button", name="Sign", exact=True).click()

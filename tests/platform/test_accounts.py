@@ -6,7 +6,6 @@ from html import unescape
 from typing import Any
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.test import Client
@@ -15,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from pld_app.accounts import account_create, account_deactivate
 from pld_app.errors import InvalidInput, NotAllowed, Refusal, WrongState
-from pld_app.models import AuditEvent, Domain, ModelEndpoint, Role, User
+from pld_app.models import AuditEvent, Domain, ModelEndpoint, Role, User, UserSession
 from tests.factories import PASSWORD, audit_actions, make_endpoint, make_task, make_user
 
 type ClientOf = Callable[[User], Client]
@@ -78,7 +77,7 @@ def test_a_closed_account_is_signed_out_and_stays_out(admin: Client, ada: User, 
     assert browser.get("/").status_code == 200
     admin.post(f"/accounts/{ana.pk}/deactivate/")
     assert browser.get("/").status_code == 302
-    assert not [one for one in Session.objects.all() if one.get_decoded().get("_auth_user_id") == str(ana.pk)]
+    assert not [one for one in UserSession.objects.all() if one.get_decoded().get("_auth_user_id") == str(ana.pk)]
     assert admin.get("/").status_code == 200
     response = Client().post("/sign-in/", {"username": "ana", "password": PASSWORD})
     assert response.status_code == 200

@@ -30,7 +30,7 @@ from rules.services.policy import POINTS
 from rules.services.publishing import release_create, release_publish
 from rules.services.rulesets import ruleset_create, ruleset_freeze
 from rules.services.signing import rule_read, ruleset_sign
-from tests.factories import PASSWORD, approve_directly, make_instruction, make_user
+from tests.factories import approve_directly, make_instruction, make_proof, make_user
 
 
 def approved(task: Task, reviewer: User, count: int = 3) -> list[Instruction]:
@@ -129,7 +129,7 @@ def sign(ruleset: Ruleset, signer: User, meaning: Meaning = Meaning.APPROVED) ->
     return ruleset_sign(
         ruleset_id=ruleset.pk,
         signer=signer,
-        password=PASSWORD,
+        proof=make_proof(signer),
         meaning=meaning,
         manifest_sha256=ruleset.manifest_sha256,
     )
@@ -150,7 +150,7 @@ def released(task: Task, composer: User, first: User, second: User, count: int =
 
 
 def publish(release: Release, actor: User, channel: ChannelName = ChannelName.STAGING) -> Publication:
-    return release_publish(release_id=release.pk, channel=channel, actor=actor, password=PASSWORD)
+    return release_publish(release_id=release.pk, channel=channel, actor=actor, proof=make_proof(actor))
 
 
 def in_production(task: Task, composer: User, first: User, second: User, count: int = 3) -> Release:

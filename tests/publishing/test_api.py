@@ -14,7 +14,7 @@ from pld_app.models import User
 from rules.models import ChannelName, Release, Task
 from rules.services.publishing import ruleset_withdraw
 from rules.services.tokens import token_create, token_revoke
-from tests.factories import PASSWORD, make_task
+from tests.factories import make_proof, make_task
 from tests.publishing import steps
 
 URL = "/api/v1/tasks/nda/prompt"
@@ -115,7 +115,7 @@ def test_nothing_published_is_404_in_words(task: Task, secret: str, client: Clie
 
 
 def test_a_withdrawn_release_is_not_served(release: Release, secret: str, client: Client, sam: User) -> None:
-    ruleset_withdraw(ruleset_id=release.ruleset_id, actor=sam, reason="Wrong.", password=PASSWORD)
+    ruleset_withdraw(ruleset_id=release.ruleset_id, actor=sam, reason="Wrong.", proof=make_proof(sam))
     assert client.get(URL, headers=bearer(secret)).status_code == 404
 
 

@@ -32,7 +32,7 @@ from rules.models import (
 from rules.selectors.rulesets import ruleset_compile
 from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import ruleset_create, ruleset_freeze
-from tests.factories import PASSWORD, approve_directly, make_instruction, make_task, make_user
+from tests.factories import approve_directly, make_instruction, make_proof, make_reauthentication, make_task, make_user
 from tests.publishing import steps
 
 
@@ -53,11 +53,16 @@ def sql(statement: str, *values: int | str | None) -> Callable[[], None]:
 def sign_directly(ruleset: Ruleset, signer: User, **fields: Any) -> Signature:
     """A signature past the services, complete with its event; `fields` break one thing."""
     event = fields.pop("event", None) or audit_record("ruleset.signed", actor=signer, subject=ruleset)
+    meaning = fields.setdefault("meaning", Meaning.APPROVED)
+    if "reauthentication" not in fields:
+        # Who may not even prove themselves gets none, so that the guard of the signature is what refuses.
+        fields["reauthentication"] = (
+            make_reauthentication(signer, ruleset, meaning=meaning) if signer.is_active else None
+        )
     values: dict[str, Any] = {
         "manifest_sha256": ruleset.manifest_sha256,
         "signer_name": str(signer),
         "signer_role": signer.role,
-        "meaning": Meaning.APPROVED,
         "authenticated_at": timezone.now(),
     }
     return Signature.objects.create(ruleset=ruleset, signer=signer, event=event, **(values | fields))
@@ -65,6 +70,9 @@ def sign_directly(ruleset: Ruleset, signer: User, **fields: Any) -> Signature:
 
 def publish_directly(release: Release, actor: User, **fields: Any) -> Publication:
     event = fields.pop("event", None) or audit_record("release.published", actor=actor, subject=release)
+    if "reauthentication" not in fields:
+        purpose = "roll back" if fields.get("kind") == PublicationKind.ROLLBACK else "publish"
+        fields["reauthentication"] = make_reauthentication(actor, release, purpose=purpose) if actor.is_active else None
     values: dict[str, Any] = {
         "task_id": release.task_id,
         "channel": ChannelName.STAGING,
@@ -374,7 +382,7 @@ class TestPublications:
 
     def test_of_a_withdrawn_ruleset(self, task: Task, ana: User, sam: User, sue: User) -> None:
         release = steps.released(task, ana, sam, sue)
-        ruleset_withdraw(ruleset_id=release.ruleset_id, actor=sam, reason="No.", password=PASSWORD)
+        ruleset_withdraw(ruleset_id=release.ruleset_id, actor=sam, reason="No.", proof=make_proof(sam))
         refused("was withdrawn", lambda: publish_directly(release, sam))
 
 

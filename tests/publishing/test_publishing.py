@@ -8,16 +8,16 @@ from rules.exceptions import InvalidTransition, Stale
 from rules.models import ChannelName, Publication, Release, RulesetStatus, Task
 from rules.selectors.publishing import channel_states, current_release
 from rules.services.publishing import release_create, release_publish, release_rollback, ruleset_withdraw
-from rules.services.signing import PasswordRefused
+from rules.services.signing import ProofRefused
 from rules.services.tokens import token_create, token_revoke
-from tests.factories import PASSWORD, audit_actions, make_task
+from tests.factories import audit_actions, make_proof, make_task
 from tests.publishing import steps
 
 PRODUCTION, STAGING = ChannelName.PRODUCTION, ChannelName.STAGING
 
 
 def roll_back(release: Release, actor: User, channel: ChannelName = PRODUCTION, reason: str = "Bad answers.") -> None:
-    release_rollback(release_id=release.pk, channel=channel, actor=actor, password=PASSWORD, reason=reason)
+    release_rollback(release_id=release.pk, channel=channel, actor=actor, proof=make_proof(actor), reason=reason)
 
 
 def serve(task: Task, release: Release, actor: User) -> Release:
@@ -79,8 +79,8 @@ def test_staging_comes_before_production(task: Task, ana: User, sam: User, sue: 
 
 def test_a_wrong_password_publishes_nothing(task: Task, ana: User, sam: User, sue: User) -> None:
     release = steps.released(task, ana, sam, sue)
-    with pytest.raises(PasswordRefused):
-        release_publish(release_id=release.pk, channel=STAGING, actor=sam, password="wrong")
+    with pytest.raises(ProofRefused):
+        release_publish(release_id=release.pk, channel=STAGING, actor=sam, proof=make_proof(sam, password="wrong"))
     assert not Publication.objects.exists()
     assert AuditEvent.objects.get(action="signature.refused").data["purpose"] == "publish"
 
@@ -89,7 +89,9 @@ def test_a_page_opened_before_the_channel_moved_is_refused(three: list[Release],
     old = channel_states(task)[1].newest_id
     roll_back(three[1], sam)
     with pytest.raises(Stale, match="moved since"):
-        release_publish(release_id=three[0].pk, channel=PRODUCTION, actor=sam, password=PASSWORD, expected_newest=old)
+        release_publish(
+            release_id=three[0].pk, channel=PRODUCTION, actor=sam, proof=make_proof(sam), expected_newest=old
+        )
 
 
 def test_publishing_what_is_served_already_is_refused(three: list[Release], sam: User) -> None:
@@ -114,25 +116,25 @@ def test_a_rollback_needs_a_reason_and_a_release_that_was_there(
 def test_a_withdrawn_release_makes_room_for_the_valid_one_before_it(
     three: list[Release], task: Task, sam: User
 ) -> None:
-    ruleset_withdraw(ruleset_id=three[2].ruleset_id, actor=sam, reason="Wrong law.", password=PASSWORD)
+    ruleset_withdraw(ruleset_id=three[2].ruleset_id, actor=sam, reason="Wrong law.", proof=make_proof(sam))
     assert current_release(task, PRODUCTION) == three[1]
     assert channel_states(task)[1].is_superseded
     for release in (three[1], three[0]):
-        ruleset_withdraw(ruleset_id=release.ruleset_id, actor=sam, reason="Wrong law.", password=PASSWORD)
+        ruleset_withdraw(ruleset_id=release.ruleset_id, actor=sam, reason="Wrong law.", proof=make_proof(sam))
     assert current_release(task, PRODUCTION) is None
 
 
 def test_what_was_rolled_back_from_does_not_come_back_by_itself(three: list[Release], task: Task, sam: User) -> None:
     """1, 2, 3, back to 2, and 2 is withdrawn: 3 was left on purpose, so 1 is served."""
     roll_back(three[1], sam)
-    ruleset_withdraw(ruleset_id=three[1].ruleset_id, actor=sam, reason="Wrong too.", password=PASSWORD)
+    ruleset_withdraw(ruleset_id=three[1].ruleset_id, actor=sam, reason="Wrong too.", proof=make_proof(sam))
     assert current_release(task, PRODUCTION) == three[0]
     steps.publish(three[2], sam, PRODUCTION)
     assert current_release(task, PRODUCTION) == three[2]
 
 
 def test_a_withdrawn_release_is_not_published(three: list[Release], sam: User) -> None:
-    ruleset_withdraw(ruleset_id=three[0].ruleset_id, actor=sam, reason="Old.", password=PASSWORD)
+    ruleset_withdraw(ruleset_id=three[0].ruleset_id, actor=sam, reason="Old.", proof=make_proof(sam))
     for refused in (lambda: steps.publish(three[0], sam), lambda: roll_back(three[0], sam)):
         with pytest.raises(WrongState, match="was withdrawn"):
             refused()
@@ -143,8 +145,8 @@ def test_withdrawing_a_released_ruleset_takes_a_signatory_and_the_password(
 ) -> None:
     ruleset = three[2].ruleset
     with pytest.raises(NotAllowed):
-        ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.", password=PASSWORD)
-    with pytest.raises(PasswordRefused):
+        ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.", proof=make_proof(ana))
+    with pytest.raises(InvalidInput, match="Prove again"):
         ruleset_withdraw(ruleset_id=ruleset.pk, actor=sam, reason="No.")
     ruleset.refresh_from_db()
     assert ruleset.status == RulesetStatus.SIGNED
@@ -154,7 +156,7 @@ def test_a_release_of_another_task_changes_no_channel_here(three: list[Release],
     other = make_task("ads")
     assert current_release(other, PRODUCTION) is None
     with pytest.raises(InvalidInput, match="no such channel"):
-        release_publish(release_id=three[0].pk, channel="live", actor=sam, password=PASSWORD)
+        release_publish(release_id=three[0].pk, channel="live", actor=sam, proof=make_proof(sam))
 
 
 def test_a_token_is_kept_as_its_hash_only_and_revoked_once(task: Task, ada: User, ana: User) -> None:

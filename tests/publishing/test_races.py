@@ -14,7 +14,7 @@ from rules.selectors.publishing import current_publication
 from rules.services.publishing import release_create, ruleset_withdraw
 from rules.services.rulesets import ruleset_freeze
 from rules.services.signing import ruleset_sign
-from tests.factories import PASSWORD, approve_directly, make_task, make_user
+from tests.factories import approve_directly, make_proof, make_task, make_user
 from tests.publishing import steps
 
 ROUNDS = 50
@@ -143,7 +143,7 @@ def test_publishing_against_withdrawing_never_serves_what_was_withdrawn(
         outcomes = at_once(
             lambda r=release: steps.publish(r, sam),  # type: ignore[misc]
             lambda r=release: ruleset_withdraw(  # type: ignore[misc]
-                ruleset_id=r.ruleset_id, actor=sue, reason="Wrong.", password=PASSWORD
+                ruleset_id=r.ruleset_id, actor=sue, reason="Wrong.", proof=make_proof(sue)
             ),
         )
         assert outcomes[1] == "done"
@@ -190,7 +190,7 @@ def test_parallel_guesses_are_all_counted(cast: tuple[Task, User, User, User, Us
             lambda: ruleset_sign(
                 ruleset_id=ruleset.pk,
                 signer=sam,
-                password="wrong",
+                proof=make_proof(sam, password="wrong"),
                 meaning=Meaning.APPROVED,
                 manifest_sha256=ruleset.manifest_sha256,
             )

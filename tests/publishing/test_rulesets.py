@@ -19,7 +19,7 @@ from rules.services.rulesets import (
     ruleset_item_remove,
     ruleset_refresh,
 )
-from tests.factories import PASSWORD, approve_directly, audit_actions, make_instruction, make_task
+from tests.factories import approve_directly, audit_actions, make_instruction, make_proof, make_task
 from tests.publishing import steps
 
 
@@ -208,5 +208,5 @@ def test_who_may_withdraw_depends_on_how_far_it_is(
     signed = steps.signed(task, ana, sam, sue)
     for ruleset, person in ((draft, sam), (signed, ana), (draft, abe), (draft, ada), (signed, ada)):
         with pytest.raises(NotAllowed):
-            ruleset_withdraw(ruleset_id=ruleset.pk, actor=person, reason="No.", password=PASSWORD)
+            ruleset_withdraw(ruleset_id=ruleset.pk, actor=person, reason="No.", proof=make_proof(person))
     assert ruleset_withdraw(ruleset_id=signed.pk, actor=sam, reason="Too wide.").status == RulesetStatus.WITHDRAWN

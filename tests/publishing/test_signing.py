@@ -12,8 +12,8 @@ from rules.models import Meaning, Ruleset, RulesetStatus, Signature, Task
 from rules.selectors import rulesets as selectors
 from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import ruleset_create, ruleset_freeze, ruleset_item_move
-from rules.services.signing import PasswordRefused, ruleset_sign
-from tests.factories import PASSWORD, approve_directly, audit_actions, event_backdate, make_instruction, make_user
+from rules.services.signing import ProofRefused, ruleset_sign
+from tests.factories import approve_directly, audit_actions, event_backdate, make_instruction, make_proof, make_user
 from tests.publishing import steps
 
 
@@ -53,7 +53,7 @@ def test_a_signature_needs_a_meaning(task: Task, ana: User, sam: User, meaning: 
         ruleset_sign(
             ruleset_id=ruleset.pk,
             signer=sam,
-            password=PASSWORD,
+            proof=make_proof(sam),
             meaning=meaning,
             manifest_sha256=ruleset.manifest_sha256,
         )
@@ -86,7 +86,7 @@ def test_a_role_outside_the_policy_does_not_sign(
 def test_a_deactivated_signatory_does_not_sign(task: Task, ana: User, sam: User) -> None:
     ruleset = steps.frozen(task, ana)
     User.objects.filter(pk=sam.pk).update(is_active=False)
-    with pytest.raises(PasswordRefused):
+    with pytest.raises(ProofRefused):
         steps.sign(ruleset, sam)  # the object in memory still says active
 
 
@@ -122,7 +122,7 @@ def _sign_with(ruleset: Ruleset, signer: User, password: str) -> None:
     ruleset_sign(
         ruleset_id=ruleset.pk,
         signer=signer,
-        password=password,
+        proof=make_proof(signer, password=password),
         meaning=Meaning.APPROVED,
         manifest_sha256=ruleset.manifest_sha256,
     )
@@ -130,7 +130,7 @@ def _sign_with(ruleset: Ruleset, signer: User, password: str) -> None:
 
 def test_a_wrong_password_signs_nothing_and_is_on_the_log(task: Task, ana: User, sam: User) -> None:
     ruleset = steps.frozen(task, ana)
-    with pytest.raises(PasswordRefused, match="password is not right"):
+    with pytest.raises(ProofRefused, match="password is not right"):
         _sign_with(ruleset, sam, "wrong")
     assert not Signature.objects.exists()
     event = AuditEvent.objects.get(action="signature.refused")
@@ -143,9 +143,9 @@ def test_five_wrong_passwords_lock_signing_for_a_quarter_of_an_hour(
 ) -> None:
     ruleset = steps.frozen(task, ana)
     for attempt in range(5):
-        with pytest.raises(PasswordRefused, match="locked" if attempt == 4 else "not right"):
+        with pytest.raises(ProofRefused, match="locked" if attempt == 4 else "not right"):
             _sign_with(ruleset, sam, "wrong")
-    with pytest.raises(PasswordRefused, match="locked"):
+    with pytest.raises(ProofRefused, match="locked"):
         steps.sign(ruleset, sam)  # the right one now helps no more
     steps.sign(ruleset, sue)  # and nobody else is locked
     causes = AuditEvent.objects.filter(action="signature.refused").order_by("pk").values_list("data__cause", flat=True)
@@ -173,7 +173,7 @@ def test_only_five_within_fifteen_minutes_lock_and_only_for_fifteen(
         )
         event_backdate(event, timezone.now() - timedelta(minutes=age))
     if locked:
-        with pytest.raises(PasswordRefused, match="locked"):
+        with pytest.raises(ProofRefused, match="locked"):
             steps.sign(ruleset, sam)
     else:
         steps.sign(ruleset, sam)

@@ -8,7 +8,7 @@ from django.test import Client
 from evaluation.models import EvaluationRun
 from pld_app.models import AuditEvent, User
 from rules.models import Decision, MiningRun, PromptToken, Publication, Release, Signature, Task
-from tests.factories import PASSWORD, make_endpoint, make_instruction, make_trace
+from tests.factories import PROOF, make_endpoint, make_instruction, make_trace
 from tests.publishing import steps
 
 type ClientOf = Callable[[User], Client]
@@ -55,7 +55,7 @@ def test_freezing_signing_releasing_and_publishing(task: Task, ana: User, sam: U
     ruleset.refresh_from_db()
     signing: dict[str, object] = {
         "meaning": "approved",
-        "password": PASSWORD,
+        **PROOF,
         "manifest_sha256": ruleset.manifest_sha256,
     }
     assert twice(sam, f"{here}/sign/", signing) == 409
@@ -67,7 +67,7 @@ def test_freezing_signing_releasing_and_publishing(task: Task, ana: User, sam: U
         "newest": 0,
         "channel": "staging",
         "release": release.pk,
-        "password": PASSWORD,
+        **PROOF,
     }
     # The page that was shown is not the page there is.
     assert twice(sam, "/tasks/nda/releases/publish/", publishing) == 409

@@ -11,7 +11,7 @@ from pld_app.models import AuditEvent, Role, User
 from rules.models import Instruction, Publication, Task
 from rules.services import signing
 from rules.services.tokens import token_create
-from tests.factories import PASSWORD, approve_directly, make_instruction, make_task
+from tests.factories import PROOF, approve_directly, make_instruction, make_task
 from tests.publishing import steps
 from tests.test_permissions import METHODS, PATHS, TABLE, Scene, status_and_events
 
@@ -50,7 +50,7 @@ def test_a_release_of_another_task_goes_to_no_channel(
     release = steps.in_production(task, ana, sam, sue)
     before = Publication.objects.count()
     for action in ("publish", "roll-back"):
-        fields = {"newest": 0, "channel": "staging", "release": release.pk, "password": PASSWORD, "reason": "x"}
+        fields = {"newest": 0, "channel": "staging", "release": release.pk, **PROOF, "reason": "x"}
         response = client_of(sam).post(f"/tasks/other/releases/{action}/", fields)
         assert response.status_code == 422
     assert Publication.objects.count() == before
@@ -122,7 +122,9 @@ def test_a_role_taken_away_counts_at_the_next_request(task: Task, ana: User, cli
     one = make_instruction(task)
     browser = client_of(ana)
     User.objects.filter(pk=ana.pk).update(role=Role.AUDITOR, domain="")
-    assert browser.post(f"/tasks/nda/review/{one.number}/approve/", {"version": 1}).status_code == 403
+    response = browser.post(f"/tasks/nda/review/{one.number}/approve/", {"version": 1})
+    assert response.headers["Location"].startswith("/sign-in/")  # the session ended with the role
+    assert client_of(User.objects.get(pk=ana.pk)).post(response.request["PATH_INFO"]).status_code == 403
     assert Instruction.objects.get().status == "proposed"
     assert not AuditEvent.objects.filter(action="instruction.approved").exists()
 
@@ -132,14 +134,14 @@ def test_a_role_taken_away_while_the_password_is_checked_signs_nothing(
 ) -> None:
     ruleset = steps.frozen(task, ana)
     # The row changes after the password was found right and before the signature is written.
-    confirmed = signing.password_confirm
+    confirmed = signing.reauthenticate
 
     def then_demoted(**kwargs: Any) -> Any:
         at = confirmed(**kwargs)
         User.objects.filter(pk=sam.pk).update(role=Role.AUDITOR)
         return at
 
-    monkeypatch.setattr(signing, "password_confirm", then_demoted)
+    monkeypatch.setattr(signing, "reauthenticate", then_demoted)
     with pytest.raises(Exception, match="may not sign"):
         steps.sign(ruleset, sam)
     assert ruleset.signatures.count() == 0
