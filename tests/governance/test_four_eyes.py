@@ -32,7 +32,7 @@ from rules.services.policy import policy_decide, policy_propose
 from rules.services.publishing import release_create
 from rules.services.rulesets import ruleset_create, ruleset_freeze
 from rules.services.signing import PasswordRefused, rule_read, ruleset_sign
-from tests.factories import PASSWORD, approve_directly, audit_actions, make_instruction, make_user
+from tests.factories import PASSWORD, approve_directly, audit_actions, make_instruction, make_proof, make_user
 from tests.publishing import steps
 from tests.publishing.test_database import publish_directly, refused, sign_directly, sql
 
@@ -352,7 +352,7 @@ class TestChangedInstructionsAreOpenedFirst:
         return ruleset_sign(
             ruleset_id=ruleset.pk,
             signer=signer,
-            password=PASSWORD,
+            proof=make_proof(signer),
             meaning="approved",
             manifest_sha256=ruleset.manifest_sha256,
         )
