@@ -3,8 +3,9 @@
 import difflib
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rules.manifest import ManifestInstruction
 
@@ -29,16 +30,23 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Relabelled:
+    old: ManifestInstruction
+    new: ManifestInstruction
+
+
+@dataclass(frozen=True)
 class Changes:
     added: tuple[ManifestInstruction, ...]
     removed: tuple[ManifestInstruction, ...]
     reworded: tuple[Reworded, ...]
     moved: tuple[Moved, ...]
+    relabelled: tuple[Relabelled, ...]
     kept: int
 
     @property
     def is_empty(self) -> bool:
-        return not (self.added or self.removed or self.reworded or self.moved)
+        return not (self.added or self.removed or self.reworded or self.moved or self.relabelled)
 
 
 def changes_between(old: Sequence[ManifestInstruction], new: Sequence[ManifestInstruction]) -> Changes:
@@ -55,16 +63,29 @@ def changes_between(old: Sequence[ManifestInstruction], new: Sequence[ManifestIn
         removed=tuple(one for one in old if one.number not in after),
         reworded=reworded,
         moved=_moved(old, new),
+        relabelled=tuple(
+            Relabelled(before[one.number], one)
+            for one in new
+            if one.number in before and before[one.number].label != one.label
+        ),
         kept=len(before.keys() & after.keys()) - len(reworded),
     )
 
 
+def _in_order(old: Sequence[ManifestInstruction], new: Sequence[ManifestInstruction]) -> set[int]:
+    """Numbers of a largest set of instructions that both have in the same order: these stay, the others moved."""
+    old_place = {one.number: place for place, one in enumerate(old, start=1)}
+    both = {old_place[one.number]: one.number for one in new if one.number in old_place}
+    return {both[place] for place in _longest_rising(list(both))}
+
+
 def _moved(old: Sequence[ManifestInstruction], new: Sequence[ManifestInstruction]) -> tuple[Moved, ...]:
     old_place = {one.number: place for place, one in enumerate(old, start=1)}
-    both = [(place, one) for place, one in enumerate(new, start=1) if one.number in old_place]
-    in_order = _longest_rising([old_place[one.number] for _, one in both])
+    stayed = _in_order(old, new)
     return tuple(
-        Moved(one, old_place[one.number], place) for place, one in both if old_place[one.number] not in in_order
+        Moved(one, old_place[one.number], place)
+        for place, one in enumerate(new, start=1)
+        if one.number in old_place and one.number not in stayed
     )
 
 
@@ -82,6 +103,66 @@ def _longest_rising(values: Sequence[int]) -> set[int]:
         found.add(last)
         last = before[last]
     return found
+
+
+class RowKind(StrEnum):
+    KEPT = "kept"
+    REWORDED = "reworded"
+    ADDED = "added"
+    REMOVED = "removed"
+    MOVED_AWAY = "moved_away"
+    """On the old side, where it was."""
+    MOVED_HERE = "moved_here"
+    """On the new side, where it is now."""
+
+
+@dataclass(frozen=True)
+class SideRow:
+    """One line of two lists beside each other. A place is None on the side that does not have it there."""
+
+    kind: RowKind
+    old: ManifestInstruction | None
+    new: ManifestInstruction | None
+    old_place: int | None
+    new_place: int | None
+    words: tuple[Word, ...]
+
+
+def side_by_side(old: Sequence[ManifestInstruction], new: Sequence[ManifestInstruction]) -> list[SideRow]:
+    """Both lists in one order of reading: what stayed stands opposite, what moved stands once on either side."""
+    before = {one.number: (place, one) for place, one in enumerate(old, start=1)}
+    after = {one.number: (place, one) for place, one in enumerate(new, start=1)}
+    stayed = _in_order(old, new)
+    rows: list[SideRow] = []
+    left = iter(old)
+    for one in new:
+        if one.number in stayed:
+            for gone in left:
+                if gone.number == one.number:
+                    break
+                rows.append(_left_row(gone, before, after))
+        rows.append(_right_row(one, before, after, is_opposite=one.number in stayed))
+    rows.extend(_left_row(gone, before, after) for gone in left)
+    return rows
+
+
+type _Places = Mapping[int, tuple[int, ManifestInstruction]]
+
+
+def _left_row(gone: ManifestInstruction, before: _Places, after: _Places) -> SideRow:
+    kind = RowKind.MOVED_AWAY if gone.number in after else RowKind.REMOVED
+    return SideRow(kind, gone, None, before[gone.number][0], after.get(gone.number, (None, None))[0], ())
+
+
+def _right_row(one: ManifestInstruction, before: _Places, after: _Places, *, is_opposite: bool) -> SideRow:
+    new_place = after[one.number][0]
+    if one.number not in before:
+        return SideRow(RowKind.ADDED, None, one, None, new_place, ())
+    old_place, old = before[one.number]
+    words = word_changes(old.text, one.text) if old.text != one.text else ()
+    if not is_opposite:
+        return SideRow(RowKind.MOVED_HERE, None, one, old_place, new_place, words)
+    return SideRow(RowKind.REWORDED if words else RowKind.KEPT, old, one, old_place, new_place, words)
 
 
 def word_changes(old: str, new: str) -> tuple[Word, ...]:

@@ -107,6 +107,8 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "instruction-undo": {"POST": REVIEWER},
     "instruction-change-dismiss": {"POST": REVIEWER},
     "ruleset-list": {"GET": ALL},
+    "ruleset-compare": {"GET": ALL},
+    "ruleset-compare-export": {"GET": EXPORTERS},
     "ruleset-new": {"GET": REVIEWER, "POST": REVIEWER},
     "ruleset-detail": {"GET": ALL},
     "ruleset-item-add": {"POST": REVIEWER},
@@ -140,7 +142,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "evaluation-export": {"GET": ALL},
 }
 # Reading these is itself recorded; every other GET writes nothing.
-RECORDED_READS = {"audit-export", "ruleset-export", "release-download", "evaluation-export"}
+RECORDED_READS = {"audit-export", "ruleset-export", "release-download", "evaluation-export", "ruleset-compare-export"}
 
 
 def walk(patterns: list[Any], path: str = "", namespace: str = "") -> Iterator[tuple[str, str]]:
@@ -224,6 +226,8 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("ruleset", "number"): draft.number,
         ("ruleset", "item"): item.pk,
         ("ruleset-rule-read", "rule"): 1,
+        ("ruleset", "old"): "1",
+        ("ruleset", "new"): "v1",
         ("policy", "version"): steps.propose(task).version,
         ("ruleset-sign", "number"): steps.again_frozen(task, ana).number,
         ("ruleset-export", "number"): release.ruleset.number,

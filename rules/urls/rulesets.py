@@ -1,9 +1,12 @@
 from django.urls import path
 
+from rules.views import compare
 from rules.views import rulesets as views
 
 urlpatterns = [
     path("rulesets/", views.ruleset_list, name="ruleset-list"),
+    path("rulesets/compare/", compare.ruleset_compare, name="ruleset-compare"),
+    path("rulesets/compare/<str:old>/<str:new>.json", compare.ruleset_compare_export, name="ruleset-compare-export"),
     path("rulesets/new/", views.ruleset_new, name="ruleset-new"),
     path("rulesets/<int:number>/", views.ruleset_detail, name="ruleset-detail"),
     path("rulesets/<int:number>/items/add/", views.item_add, name="ruleset-item-add"),

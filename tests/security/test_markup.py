@@ -191,6 +191,8 @@ PAGES = [
     "/tasks/nda/review/{rejected}/",
     "/tasks/nda/review/{instruction}/traces/",
     "/tasks/nda/rulesets/",
+    "/tasks/nda/rulesets/compare/?old={frozen}&new={draft}",
+    "/tasks/nda/rulesets/compare/?old={frozen}&new={draft}&view=side",
     "/tasks/nda/rulesets/new/",
     "/tasks/nda/rulesets/{draft}/",
     "/tasks/nda/rulesets/{withdrawn}/",
@@ -303,6 +305,7 @@ def test_downloads_are_named_by_us_and_never_shown_as_pages(
         "/tasks/nda/rulesets/{frozen}/export.csv",
         "/tasks/nda/rulesets/{frozen}/export.txt",
         "/tasks/nda/releases/{release}/download.manifest.json",
+        "/tasks/nda/rulesets/compare/{frozen}/v{release}.json",
         "/tasks/nda/evaluation/{evaluation}/export.csv",
         "/tasks/nda/evaluation/{evaluation}/export.json",
     ):
