@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import User
-from rules.models import InstructionStatus, Waiting
+from rules.models import InstructionStatus, Opinion, Waiting
 
 type Condition = Callable[[User], Q]
 
@@ -16,6 +16,8 @@ class Tab(models.TextChoices):
     OPEN = "open", _("Open")
     SECOND = "second", _("Second check")
     MINE = "mine", _("My edits")
+    OPINIONS = "opinions", _("Await another")
+    DISPUTED = "disputed", _("To settle")
     DEFERRED = "deferred", _("Deferred")
     SENT_BACK = "sent_back", _("Sent back")
     APPROVED = "approved", _("Approved")
@@ -26,11 +28,22 @@ class Tab(models.TextChoices):
 _AWAITING = Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
 _SECOND = _AWAITING & Q(waiting=Waiting.SECOND_REVIEWER)
 
+
+def _judged(user: User) -> Q:
+    """Those this person has given an opinion on that still counts. A list, not a look-up a row: it is made once."""
+    return Q(pk__in=Opinion.objects.filter(actor=user, double__voided_at=None).values("double__instruction"))
+
+
 TABS: dict[Tab, Condition] = {
-    Tab.OPEN: lambda user: _AWAITING & Q(waiting=""),
+    Tab.OPEN: lambda user: _AWAITING & Q(waiting="") & ~_judged(user),
     # Nobody is offered a second check of their own edit.
-    Tab.SECOND: lambda user: _SECOND & ~Q(current_revision__author=user),
+    Tab.SECOND: lambda user: _SECOND & ~Q(current_revision__author=user) & ~_judged(user),
     Tab.MINE: lambda user: _SECOND & Q(current_revision__author=user),
+    # What another decides too, and what two others disagree on.
+    Tab.OPINIONS: lambda user: (
+        _AWAITING & ~Q(waiting=Waiting.DISPUTED) & ~Q(current_revision__author=user) & _judged(user)
+    ),
+    Tab.DISPUTED: lambda user: _AWAITING & Q(waiting=Waiting.DISPUTED) & ~_judged(user),
     Tab.DEFERRED: lambda user: _AWAITING & Q(waiting=Waiting.DEFERRED),
     Tab.SENT_BACK: lambda user: _AWAITING & Q(waiting=Waiting.SENT_BACK),
     Tab.APPROVED: lambda user: Q(status=InstructionStatus.APPROVED),

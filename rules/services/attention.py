@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
+from django.db.models.functions import Least
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -23,7 +24,7 @@ from rules.models import (
     Revision,
     Task,
 )
-from rules.services.review_policy import policy_of
+from rules.selectors.review_policy import policy_of
 
 SESSION_GAP = timedelta(minutes=15)
 # Above this a card was left open, not read: its time is kept, and left out of medians.
@@ -34,12 +35,16 @@ SHORT_TEXT_WORDS = 25
 FAST_IN_A_ROW = 5
 
 
-def look_open(*, instruction: Instruction, user: User) -> CardLook:
+def look_open(*, instruction: Instruction, user: User) -> None:
     """Start the clock of a reviewer who opens a card, anew at each opening; what they had seen of it stays seen."""
-    look, made = CardLook.objects.get_or_create(user=user, instruction=instruction, version=instruction.version)
-    if not made:
-        CardLook.objects.filter(pk=look.pk).update(opened_at=timezone.now())
-    return look
+    look = CardLook(user=user, instruction=instruction, version=instruction.version, opened_at=timezone.now())
+    # One statement, whether it is there or not: this runs whenever a card is opened.
+    CardLook.objects.bulk_create(
+        [look],
+        update_conflicts=True,
+        unique_fields=["user", "instruction", "version"],
+        update_fields=["opened_at"],
+    )
 
 
 def look_of(instruction: Instruction, user: User) -> CardLook | None:
@@ -47,22 +52,27 @@ def look_of(instruction: Instruction, user: User) -> CardLook | None:
     return CardLook.objects.filter(user=user, instruction=instruction, version=instruction.version).first()
 
 
+def _looks(instruction: Instruction, user: User) -> QuerySet[CardLook]:
+    """The one look at the present version, begun now where the card was never opened."""
+    looks = CardLook.objects.filter(user=user, instruction=instruction, version=instruction.version)
+    if not looks.exists():
+        look_open(instruction=instruction, user=user)
+    return looks
+
+
 def insight_open(*, instruction: Instruction, user: User) -> None:
     """Remember that the figures were opened; the first time counts."""
-    look = look_of(instruction, user) or look_open(instruction=instruction, user=user)
-    CardLook.objects.filter(pk=look.pk, insight_at__isnull=True).update(insight_at=timezone.now())
+    _looks(instruction, user).filter(insight_at__isnull=True).update(insight_at=timezone.now())
 
 
 def evidence_judge(*, instruction: Instruction, user: User, supports: bool) -> None:
     """Keep the answer on the evidence, given before the wording was shown; the first one stands."""
-    look = look_of(instruction, user) or look_open(instruction=instruction, user=user)
-    CardLook.objects.filter(pk=look.pk, evidence_supports__isnull=True).update(evidence_supports=supports)
+    _looks(instruction, user).filter(evidence_supports__isnull=True).update(evidence_supports=supports)
 
 
 def convinced_by(*, instruction: Instruction, user: User, place: int) -> None:
     """Keep which piece of evidence convinced; 0 is none of them."""
-    look = look_of(instruction, user) or look_open(instruction=instruction, user=user)
-    CardLook.objects.filter(pk=look.pk).update(convinced_by=place)
+    _looks(instruction, user).update(convinced_by=place)
 
 
 def visible_add(*, instruction: Instruction, user: User, milliseconds: int) -> None:
@@ -70,7 +80,7 @@ def visible_add(*, instruction: Instruction, user: User, milliseconds: int) -> N
     look = look_of(instruction, user)
     if look is not None:
         passed = int((timezone.now() - look.opened_at).total_seconds() * 1000)
-        CardLook.objects.filter(pk=look.pk).update(visible_ms=min(passed, F("visible_ms") + milliseconds))
+        CardLook.objects.filter(pk=look.pk).update(visible_ms=Least(F("visible_ms") + milliseconds, passed))
 
 
 @dataclass(frozen=True, slots=True)

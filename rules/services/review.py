@@ -90,6 +90,9 @@ class _Review:
             self.keep(kind, weighed.event)
         if weighed.weight is Weight.WAITS:
             self.release()
+        if weighed.weight is Weight.WAITS:
+            # The row stays as it is, but not in this person's hands: another decides next.
+            Claim.objects.filter(instruction=self.instruction).delete()
         if weighed.weight is Weight.DISPUTES:
             self.dispute()
         if weighed.weight is Weight.DECIDES:

@@ -9,6 +9,7 @@ from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import Role, User
 from rules.models import ReviewPolicy, Task
+from rules.selectors.review_policy import policy_of
 from rules.services.refusals import database_refusals
 
 # What a person sets; the rest of a row says who and when.
@@ -26,12 +27,6 @@ FIELDS = (
     "age_soon_days",
     "age_late_days",
 )
-
-
-def policy_of(task: Task) -> ReviewPolicy:
-    """What is in force; for a task that never had a policy the presets, as an unsaved row of version 0."""
-    found = ReviewPolicy.objects.filter(task=task).order_by("-version").first()
-    return found or ReviewPolicy(task=task, version=0, draw_key=f"task {task.pk}")
 
 
 def policy_preset(*, task: Task) -> ReviewPolicy:

@@ -8,6 +8,7 @@ urlpatterns = [
     path("tasks/<slug:slug>/", include("rules.urls.mining")),
     path("tasks/<slug:slug>/", include("rules.urls.review")),
     path("tasks/<slug:slug>/", include("rules.urls.findings")),
+    path("tasks/<slug:slug>/", include("rules.urls.quality")),
     path("tasks/<slug:slug>/", include("rules.urls.rulesets")),
     path("tasks/<slug:slug>/", include("rules.urls.publishing")),
     path("tasks/<slug:slug>/", include("rules.urls.policy")),

@@ -50,6 +50,7 @@ def review_queue(request: UserRequest, slug: str) -> HttpResponse:
         "counts": counts,
     }
     context |= {"elsewhere": elsewhere, "keys": preference_of(request.user).keys}
+    context |= review_extras.queue_extras(request, task, rows)
     return render(request, "rules/review_queue.html", context)
 
 
@@ -206,7 +207,7 @@ def _go_on(
     request: UserRequest, instruction: Instruction, view: ReviewFilter, kind: DecisionKind, done: object
 ) -> HttpResponse:
     """To the next free card of the same view, which is taken in the same step; after an undo, to this card again."""
-    said = [str(_SAID[kind]) % {"number": instruction.number}]
+    said = [review_extras.said_of(instruction, kind, done) or str(_SAID[kind]) % {"number": instruction.number}]
     task = instruction.task
     if isinstance(done, services.Reopened):
         claims.claim_keep(instruction_id=instruction.pk, reviewer=request.user)

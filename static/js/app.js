@@ -9,6 +9,7 @@ import { start as startKeys } from "./keys.js";
 import { start as startLanding } from "./landing.js";
 import { start as startRemember } from "./remember.js";
 import { start as startTheme } from "./theme.js";
+import { start as startVisible } from "./visible.js";
 
 startTheme();
 startConfirm();
@@ -19,3 +20,4 @@ startHold();
 startRemember();
 startAnnounce();
 startLanding();
+startVisible();

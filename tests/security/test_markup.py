@@ -190,6 +190,7 @@ PAGES = [
     "/tasks/nda/review/{instruction}/",
     "/tasks/nda/review/{rejected}/",
     "/tasks/nda/review/{instruction}/traces/",
+    "/tasks/nda/review/{instruction}/opinions/",
     "/tasks/nda/rulesets/",
     "/tasks/nda/rulesets/compare/?old={frozen}&new={draft}",
     "/tasks/nda/rulesets/compare/?old={frozen}&new={draft}&view=side",
