@@ -1,8 +1,12 @@
 #!/bin/sh
-# Runs once, on an empty data volume: the application's own role and database. The role is no superuser.
+# Runs once, on an empty data volume: the database, its roles and their passwords. None of them is a superuser.
 set -eu
-psql --no-psqlrc --set ON_ERROR_STOP=1 --set password="$PLD_DATABASE_PASSWORD" --username "$POSTGRES_USER" <<'SQL'
-CREATE ROLE pld LOGIN PASSWORD :'password';
-CREATE DATABASE pld OWNER pld;
-REVOKE ALL ON DATABASE pld FROM PUBLIC;
+run() { psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" "$@"; }
+run --dbname postgres --command 'CREATE DATABASE pld'
+run --dbname pld --file "${PLD_CLUSTER_SQL:-/docker-entrypoint-initdb.d/roles/cluster.sql}"
+run --dbname pld --set application="$PLD_DATABASE_PASSWORD" --set migrator="$PLD_MIGRATOR_DATABASE_PASSWORD" \
+  --set sealer="$PLD_SEALER_DATABASE_PASSWORD" <<'SQL'
+ALTER ROLE pld_app PASSWORD :'application';
+ALTER ROLE pld_migrator PASSWORD :'migrator';
+ALTER ROLE pld_sealer PASSWORD :'sealer';
 SQL

@@ -13,6 +13,7 @@ from pld_app.devstack.processes import ProcessSpec, StackError, Supervisor, say
 from pld_app.devstack.stack import (
     exclusive,
     is_locked,
+    owner_environment,
     remove_servers,
     stack_environment,
     start_servers,
@@ -63,7 +64,8 @@ def demo_environment(state: StackState) -> dict[str, str]:
 
 def _manage(state: StackState, arguments: list[str]) -> int:
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=paths.ROOT, env=demo_environment(state), check=False).returncode
+    environment = demo_environment(state) | owner_environment(state)  # who may read the state file may migrate
+    return subprocess.run(command, cwd=paths.ROOT, env=environment, check=False).returncode
 
 
 def _forget_everything() -> None:
@@ -89,7 +91,8 @@ def _start_all(supervisor: Supervisor, state: StackState, *, seed: bool) -> str:
     start_servers(supervisor, home=paths.DEMO, state=state)
     student = supervisor.start(_student(state, environment))  # loads its weights while we migrate
     with timed("migrate"):
-        supervisor.run_step(_python("migrate", environment, "manage.py", "migrate", "--noinput"))
+        as_owner = environment | owner_environment(state)
+        supervisor.run_step(_python("migrate", as_owner, "manage.py", "migrate", "--noinput"))
     accounts = ""
     if seed:
         with timed("sample task"):

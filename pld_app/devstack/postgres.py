@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +15,14 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from pld_app.database.roles import MIGRATOR, OWNER, WORKING, cluster_apply
 from pld_app.devstack.ports import LOOPBACK
 from pld_app.devstack.processes import ProcessSpec, StackError
 from pld_app.devstack.state import write_private
 
-OWNER = "postgres"
-APP_ROLE = "pld"
+SUPERUSER = "postgres"
+# Of the tests: it makes databases and may do what an owner may. The demo works with the roles of pld_app.database.
+TEST_ROLE = "pld"
 APP_DATABASE = "pld"
 # The same order of text on every machine: no locale of the operating system takes part.
 _LOCALE = "--locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C"
@@ -35,7 +38,7 @@ class Installation:
     account: tuple[int, int] | None
 
 
-def postgres_url(port: int, password: str, database: str = APP_DATABASE, user: str = APP_ROLE) -> str:
+def postgres_url(port: int, password: str, database: str = APP_DATABASE, user: str = TEST_ROLE) -> str:
     return f"postgresql://{user}:{password}@{LOOPBACK}:{port}/{database}"
 
 
@@ -61,7 +64,7 @@ def installation(home: Path) -> Installation:
 
 
 def postgres_spec(*, home: Path, port: int, password: str, durable: bool = True) -> ProcessSpec:
-    """Create the cluster on first use and describe its server process; the password is for both roles."""
+    """Create the cluster on first use and describe its server process; the password is the superuser's."""
     place = installation(home)
     if not (place.data / "PG_VERSION").exists():
         _create_cluster(place, password)
@@ -86,7 +89,7 @@ def postgres_spec(*, home: Path, port: int, password: str, durable: bool = True)
         stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
         stop_seconds=10,
         stage=0,
-        ready=lambda: postgres_answers(postgres_url(port, password, OWNER, OWNER)),
+        ready=lambda: postgres_answers(postgres_url(port, password, SUPERUSER, SUPERUSER)),
         ready_seconds=60,
     )
 
@@ -100,24 +103,36 @@ def postgres_answers(url: str) -> bool:
 
 
 def ensure_database(*, port: int, password: str) -> str:
-    """Create the application's role and database where missing; returns the application's URL.
+    """Create the tests' role and the database where missing; returns that role's URL.
 
-    The role is no superuser, as in production; it may create databases, for tests.
+    The role is no superuser; it may create databases, for tests.
     """
-    with psycopg.connect(postgres_url(port, password, OWNER, OWNER), autocommit=True) as connection:
-        role = sql.Identifier(APP_ROLE)
-        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [APP_ROLE]).fetchone():
+    with psycopg.connect(postgres_url(port, password, SUPERUSER, SUPERUSER), autocommit=True) as connection:
+        role = sql.Identifier(TEST_ROLE)
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [TEST_ROLE]).fetchone():
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(role, sql.Literal(password)))
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [APP_DATABASE]).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(APP_DATABASE), role))
     return postgres_url(port, password)
 
 
-def allow_replica_role(*, port: int, password: str) -> None:
-    """Let the application's role switch ordinary triggers off, as a superuser could: tests show that ours stay on."""
-    with psycopg.connect(postgres_url(port, password, OWNER, OWNER), autocommit=True) as connection:
-        statement = sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}")
-        connection.execute(statement.format(sql.Identifier(APP_ROLE)))
+def ensure_roles(*, port: int, password: str, role_passwords: Mapping[str, str]) -> None:
+    """Make the roles of an installation and hand the database over to their owner; what an older demo made, too."""
+    with psycopg.connect(postgres_url(port, password, user=SUPERUSER)) as connection:
+        cluster_apply(connection, role_passwords)
+
+
+def open_to_tests(*, port: int, password: str) -> None:
+    """Let the tests' role act as every role of an installation, and switch ordinary triggers off as a superuser could.
+
+    Tests show that our triggers stay on, and what each role may do: all have the password of the tests' role here.
+    """
+    ensure_roles(port=port, password=password, role_passwords=dict.fromkeys((MIGRATOR, *WORKING), password))
+    with psycopg.connect(postgres_url(port, password, SUPERUSER, SUPERUSER), autocommit=True) as connection:
+        role = sql.Identifier(TEST_ROLE)
+        connection.execute(sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}").format(role))
+        for other in (OWNER, *WORKING):
+            connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(other), role))
 
 
 def remove_cluster(home: Path) -> None:
@@ -215,7 +230,7 @@ def _create_cluster(place: Installation, password: str) -> None:
         os.chown(fresh, *place.account)
         os.chown(password_file, *place.account)
     try:
-        options = f"-U {OWNER} --auth=scram-sha-256 --encoding=UTF8 --no-sync {_LOCALE}".split()
+        options = f"-U {SUPERUSER} --auth=scram-sha-256 --encoding=UTF8 --no-sync {_LOCALE}".split()
         _run(place, ["initdb", "-D", str(fresh), f"--pwfile={password_file}", *options], cwd=fresh)
     finally:
         password_file.unlink()

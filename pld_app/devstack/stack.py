@@ -9,9 +9,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pld_app.database.roles import APPLICATION, MIGRATOR, SEALER
 from pld_app.devstack import paths
 from pld_app.devstack.ports import choose_port, free_port
-from pld_app.devstack.postgres import allow_replica_role, ensure_database, postgres_spec, postgres_url, remove_cluster
+from pld_app.devstack.postgres import (
+    ensure_database,
+    ensure_roles,
+    open_to_tests,
+    postgres_spec,
+    postgres_url,
+    remove_cluster,
+)
 from pld_app.devstack.processes import StackError, Supervisor, say
 from pld_app.devstack.state import StackState
 from pld_app.devstack.valkey import valkey_spec, valkey_url
@@ -90,6 +98,7 @@ def start_servers(supervisor: Supervisor, *, home: Path, state: StackState, dura
             port, password = state.ports["postgres"], state.database_password
             supervisor.start_ready(postgres_spec(home=home / "postgres", port=port, password=password, durable=durable))
             ensure_database(port=port, password=password)
+            ensure_roles(port=port, password=password, role_passwords=state.role_passwords)
     if "REDIS_URL" not in os.environ:
         with timed("valkey"):
             port, password = state.ports["valkey"], state.valkey_password
@@ -99,7 +108,7 @@ def start_servers(supervisor: Supervisor, *, home: Path, state: StackState, dura
 def stack_environment(state: StackState, *, home: Path) -> dict[str, str]:
     """Our own environment plus all settings of the product; what the environment already sets wins."""
     defaults = {
-        "DATABASE_URL": postgres_url(state.ports["postgres"], state.database_password),
+        "DATABASE_URL": role_url(state, APPLICATION),
         "REDIS_URL": valkey_url(state.ports["valkey"], state.valkey_password),
         "PLD_SECRET_KEY": state.secret_key,
         "PLD_DEBUG": "0",
@@ -114,6 +123,21 @@ def stack_environment(state: StackState, *, home: Path) -> dict[str, str]:
     # Importing our own package has set it for the product; the tests have settings of their own.
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     return environment
+
+
+def owner_environment(state: StackState) -> dict[str, str]:
+    """For the steps that need it: how to sign in as migrator and as sealer. Nothing where a database is given."""
+    if "DATABASE_URL" in os.environ:
+        return {}
+    return {
+        "PLD_MIGRATOR_DATABASE_URL": role_url(state, MIGRATOR),
+        "PLD_SEALER_DATABASE_URL": role_url(state, SEALER),
+    }
+
+
+def role_url(state: StackState, role: str) -> str:
+    """Where the embedded database is, signed in as this role."""
+    return postgres_url(state.ports["postgres"], state.role_passwords[role], user=role)
 
 
 def remove_servers(home: Path) -> None:
@@ -143,8 +167,11 @@ def throwaway_stack(*, durable: bool = False) -> Iterator[Mapping[str, str]]:
     try:
         with Supervisor(logs=home / "logs") as supervisor:
             start_servers(supervisor, home=home, state=state, durable=durable)
+            environment = stack_environment(state, home=home)
             if "DATABASE_URL" not in os.environ:
-                allow_replica_role(port=state.ports["postgres"], password=state.database_password)
-            yield stack_environment(state, home=home)
+                port, password = state.ports["postgres"], state.database_password
+                open_to_tests(port=port, password=password)
+                environment["DATABASE_URL"] = postgres_url(port, password)
+            yield environment
     finally:
         remove_servers(home)

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pld_app.database.roles import MIGRATOR, WORKING
 from pld_app.devstack.ports import choose_port
 
 USUAL_PORTS = {"web": 8000, "postgres": 5433, "valkey": 6380, "student": 8081}
@@ -18,6 +19,10 @@ class StackState:
     ports: dict[str, int] = field(default_factory=dict)
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(48))
     database_password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    # One each: who has the web server's environment must not be able to sign in as another role.
+    role_passwords: dict[str, str] = field(
+        default_factory=lambda: {role: secrets.token_urlsafe(24) for role in (MIGRATOR, *WORKING)}
+    )
     valkey_password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     def settle_ports(self) -> None:

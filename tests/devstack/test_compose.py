@@ -4,8 +4,10 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -13,7 +15,7 @@ import yaml
 
 from pld_app.devstack.paths import ROOT
 from pld_app.devstack.ports import LOOPBACK, free_port
-from pld_app.devstack.postgres import installation, postgres_spec, remove_cluster
+from pld_app.devstack.postgres import installation, postgres_spec, postgres_url, remove_cluster
 from pld_app.devstack.processes import Supervisor
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))  # Any: parsed YAML
@@ -51,6 +53,8 @@ def test_each_secret_is_required_from_outside_and_has_no_default() -> None:
     assert {name for name, _operator in found} == {
         "PLD_SECRET_KEY",
         "PLD_DATABASE_PASSWORD",
+        "PLD_MIGRATOR_DATABASE_PASSWORD",
+        "PLD_SEALER_DATABASE_PASSWORD",
         "PLD_POSTGRES_PASSWORD",
         "PLD_VALKEY_PASSWORD",
     }
@@ -125,8 +129,20 @@ def test_volumes_and_networks_are_declared_and_mounted_files_exist(service: str)
         assert (ROOT / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
 
 
-def test_the_database_script_makes_a_role_that_owns_its_database_and_no_more(tmp_path: Path) -> None:
-    port, superuser, application = free_port(), "of-the-superuser", "of-'the'-application"
+def test_only_the_migration_can_sign_in_as_more_than_the_application() -> None:
+    for service in set(OURS) - {"migrate"}:
+        values = " ".join(environment(service).values())
+        assert "//pld_app:" in values
+        assert "MIGRATOR" not in values
+        assert "POSTGRES_PASSWORD" not in values
+    assert "//pld_migrator:" in environment("migrate")["PLD_MIGRATOR_DATABASE_URL"]
+    assert "database_roles check" in SERVICES["migrate"]["command"][-1]
+
+
+def test_the_database_script_makes_roles_of_which_only_the_owner_can_change_tables(tmp_path: Path) -> None:
+    """The container's script on a real server, then migrating and checking as the service `migrate` does."""
+    port, superuser = free_port(), "of-the-superuser"
+    passwords = {"pld_app": "of-'the'-application", "pld_migrator": "of-the-migrator", "pld_sealer": "of-the-sealer"}
     home = tmp_path / "pg"
     try:
         with Supervisor(logs=tmp_path / "logs") as supervisor:
@@ -137,14 +153,32 @@ def test_the_database_script_makes_a_role_that_owns_its_database_and_no_more(tmp
                 "PGPORT": str(port),
                 "PGPASSWORD": superuser,
                 "POSTGRES_USER": "postgres",
-                "PLD_DATABASE_PASSWORD": application,
+                "PLD_CLUSTER_SQL": str(ROOT / "pld_app" / "database" / "cluster.sql"),
+                "PLD_DATABASE_PASSWORD": passwords["pld_app"],
+                "PLD_MIGRATOR_DATABASE_PASSWORD": passwords["pld_migrator"],
+                "PLD_SEALER_DATABASE_PASSWORD": passwords["pld_sealer"],
             }
             subprocess.run([str(ROOT / "docker" / "postgres-init.sh")], env=given, check=True)
-            with psycopg.connect(
-                host=LOOPBACK, port=port, user="pld", password=application, dbname="pld"
-            ) as connection:
-                connection.execute("CREATE TABLE made_by_migrations (id int)")
-                assert connection.execute("SELECT current_setting('is_superuser')").fetchone() == ("off",)
+            product = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"} | {
+                "DATABASE_URL": postgres_url(port, quote(passwords["pld_app"]), user="pld_app"),
+                "PLD_MIGRATOR_DATABASE_URL": postgres_url(port, passwords["pld_migrator"], user="pld_migrator"),
+                "PLD_SECRET_KEY": "only-for-this-test",
+            }
+            command = SERVICES["migrate"]["command"][-1].replace("python", sys.executable)
+            done = subprocess.run(
+                ["sh", "-c", command], cwd=ROOT, env=product, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "guards and roles are as they should be" in done.stdout
+            for role, password in passwords.items():
+                with psycopg.connect(
+                    host=LOOPBACK, port=port, user=role, password=password, dbname="pld", autocommit=True
+                ) as connection:
+                    assert connection.execute("SELECT current_setting('is_superuser')").fetchone() == ("off",)
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute("CREATE TABLE public.mine (id int)")
+                    if role == "pld_app":
+                        connection.execute("SELECT username FROM pld_app_user")
     finally:
         remove_cluster(home)
 

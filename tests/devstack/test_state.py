@@ -34,9 +34,12 @@ def test_a_file_readable_by_all_is_replaced_by_a_private_one(tmp_path: Path) -> 
 
 def test_secrets_are_made_anew_and_differ() -> None:
     first, second = StackState(), StackState()
-    secrets = {first.secret_key, first.database_password, first.valkey_password}
-    secrets |= {second.secret_key, second.database_password, second.valkey_password}
-    assert len(secrets) == 6
+    secrets = {
+        secret
+        for state in (first, second)
+        for secret in (state.secret_key, state.database_password, state.valkey_password, *state.role_passwords.values())
+    }
+    assert len(secrets) == 2 * (3 + 4)
     assert min(map(len, secrets)) >= 32
 
 
