@@ -120,4 +120,10 @@ class MiningParameters(BaseModel):
     max_conditions: Annotated[int, Field(ge=0, le=10)] = 3
     # Clusters of fewer micro-rules are shown as small groups; of the others no condition may be left out.
     min_group: Annotated[int, Field(ge=1, le=100)] = 3
+    # How many workers may share the calls to each endpoint. Whoever asks, the questions are the same.
+    workers: Annotated[int, Field(ge=1, le=16)] = 1
     seed: int = 0
+
+    def asks_as(self, other: "MiningParameters") -> bool:
+        """Whether both lead to the same questions."""
+        return self.model_copy(update={"workers": other.workers}) == other

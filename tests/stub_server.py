@@ -331,6 +331,7 @@ class StubServer:
     def _write_log(self, request: StubRequest) -> None:
         if self._log is not None:
             line = {"number": request.number, "time": time.time(), "path": request.path, "body": request.body}
+            line["in_flight"] = self.in_flight
             self._log.write(json.dumps(line) + "\n")
             self._log.flush()
 

@@ -26,7 +26,16 @@ from rules.models.instructions import (
     Revision,
     Waiting,
 )
-from rules.models.mining import OPEN_STATES, Cluster, MicroRule, MicroRuleOrigin, MiningRun, MiningStage, RunState
+from rules.models.mining import (
+    OPEN_STATES,
+    Cluster,
+    MicroRule,
+    MicroRuleOrigin,
+    MiningPart,
+    MiningRun,
+    MiningStage,
+    RunState,
+)
 from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
 from rules.models.publishing import ChannelName, PromptToken, Publication, PublicationKind, Release
 from rules.models.queues import (
@@ -82,6 +91,7 @@ __all__ = [
     "Meaning",
     "MicroRule",
     "MicroRuleOrigin",
+    "MiningPart",
     "MiningRun",
     "MiningStage",
     "NearDuplicate",

@@ -90,6 +90,32 @@ class MiningRun(models.Model):
         return self.state in {RunState.QUEUED, RunState.RUNNING}
 
 
+class MiningPart(models.Model):
+    """A share of one stage of a run that one worker does at a time: the items whose number leaves `rest` of `of`.
+
+    It is held by the job that runs under `lease_token`; when that job's lease lapses, anybody may take the part on.
+    """
+
+    run = models.ForeignKey(MiningRun, models.CASCADE, related_name="parts")
+    stage = models.CharField(max_length=12, choices=MiningStage)
+    rest = models.PositiveSmallIntegerField()
+    of = models.PositiveSmallIntegerField()
+    lease_token = models.UUIDField(null=True)
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("run", "stage", "rest")
+        constraints = (
+            models.UniqueConstraint(fields=["run", "stage", "rest"], name="mining_part_once"),
+            models.CheckConstraint(condition=Q(rest__lt=models.F("of")), name="mining_part_rest_below_of"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.run} {self.stage} {self.rest + 1}/{self.of}"
+
+
 class Cluster(models.Model):
     """Micro-rules of one topic and one label that say the same."""
 

@@ -25,16 +25,15 @@ JOB_KIND = "mining_run"
 
 def _stages() -> tuple[tuple[MiningStage, Callable[[RunContext], None]], ...]:
     """The stages in order. Imported when a run begins: scikit-learn costs every other process seconds at its start."""
-    from rules.services.mining_candidates import candidates_write, syntheses_ask  # noqa: PLC0415
+    from rules.services.mining_candidates import candidates_write  # noqa: PLC0415
     from rules.services.mining_clusters import clusters_write  # noqa: PLC0415
-    from rules.services.mining_parts import extraction_work  # noqa: PLC0415
-    from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
+    from rules.services.mining_parts import extraction_work, stage_share  # noqa: PLC0415
 
     return (
         (MiningStage.EXTRACT, extraction_work),
-        (MiningStage.EMBED, embeddings_ask),
+        (MiningStage.EMBED, stage_share),
         (MiningStage.CLUSTER, clusters_write),
-        (MiningStage.SYNTHESIZE, syntheses_ask),
+        (MiningStage.SYNTHESIZE, stage_share),
         (MiningStage.PUBLISH, candidates_write),
     )
 

@@ -32,7 +32,7 @@ from rules.schemas import SynthesisReply
 from rules.services.mining_findings import findings_of, findings_write
 from rules.services.mining_flags import FlagJson, instruction_flags
 from rules.services.mining_matches import Offer, Planned, Standing, matches_plan, matches_write, standing_supersede
-from rules.services.mining_run import RunContext, run_finish
+from rules.services.mining_run import Part, RunContext, run_finish
 from rules.services.mining_vectors import mined_of
 
 # A card shows a handful; the whole cluster stays one click away through its micro-rules.
@@ -59,21 +59,19 @@ class Candidate:
     is_small: bool = False
 
 
-def syntheses_ask(context: RunContext) -> None:
-    """Have the teacher write one instruction for each cluster; without one, drafts are quoted at the next stage."""
-    if context.run.teacher is None:
-        return
-    total = context.run.clusters.count()
-    for done, _ in enumerate(_syntheses(context), 1):
-        context.progress(done, total)
+def syntheses_ask(context: RunContext, part: Part) -> None:
+    """Have the teacher write one instruction for each cluster of this worker's share, for the ledger."""
+    clusters = context.run.clusters.values_list("number", flat=True)
+    total = sum(part.holds(number) for number in clusters)
+    for done, _ in enumerate(_syntheses(context, part), 1):
+        context.part_progress(done, total)
 
 
-def _syntheses(context: RunContext) -> Iterator[tuple[int, RecordedCall]]:
+def _syntheses(context: RunContext, part: Part) -> Iterator[tuple[int, RecordedCall]]:
     """(cluster pk, recorded call) in order of completion; recorded ones are not asked again."""
-    assert context.run.teacher is not None
     view = _View(context)
-    requests = (view.request(cluster) for cluster in view.clusters)
-    calls = context.calls(context.run.teacher, requests)
+    requests = (view.request(cluster) for cluster in view.clusters if part.holds(cluster.number))
+    calls = context.calls(part.endpoint, requests)
     for recorded in calls:
         if recorded.outcome is not Outcome.CANCELLED:
             yield int(recorded.request.key), recorded
@@ -205,7 +203,8 @@ class _View:
 
 def candidates_write(context: RunContext) -> None:
     """Write every candidate with its evidence and close the run, in one transaction."""
-    calls = dict(_syntheses(context)) if context.run.teacher else {}
+    teacher = context.run.teacher
+    calls = dict(_syntheses(context, Part(teacher))) if teacher else {}
     view = _View(context)
     candidates = [one for cluster in view.clusters for one in view.candidates(cluster, calls.get(cluster.pk))]
     offers = [_offer(view, one) for one in candidates]

@@ -12,7 +12,7 @@ from pld_app.models import ModelEndpoint
 from rules.models import MiningRun, MiningStage, RunState, Split, Task, Trace
 from rules.prompts import EMBED_BATCH, embedding_requests
 from rules.schemas import MiningParameters, RunEstimate, StageEstimate
-from rules.services.mining_extract import teacher_parts, trace_request
+from rules.services.mining_extract import of_traces, teacher_parts, trace_request
 from rules.services.mining_run import CALL_SCOPE
 
 # Of a synthesis: the fixed words with the task and the schema, a long rule (in tokens of three bytes), and how often
@@ -39,7 +39,7 @@ def is_repeat(task: Task, parameters: MiningParameters, estimate: RunEstimate) -
         return False
     now = (task.teacher_id, task.second_teacher_id, task.embedder_id)
     same = (last.teacher_id, last.second_teacher_id, last.embedder_id) == now
-    return same and last.parameters == parameters.model_dump() and _mined_all(last)
+    return same and MiningParameters.model_validate(last.parameters).asks_as(parameters) and _mined_all(last)
 
 
 def _mined_all(run: MiningRun) -> bool:
@@ -77,7 +77,7 @@ def _bound(stage: MiningStage, endpoint: ModelEndpoint, *, calls: int, prompt: i
 def _extraction(task: Task) -> Iterator[StageEstimate]:
     open_traces = Trace.objects.filter(task=task, split=Split.TRAIN, instruction="").order_by("pk")
     for part in teacher_parts(task):
-        traces = part.of_traces(open_traces).iterator(chunk_size=500)
+        traces = of_traces(part, open_traces).iterator(chunk_size=500)
         found = calls_estimate(part.endpoint, (trace_request(task, trace) for trace in traces), scope=CALL_SCOPE)
         yield _stage(MiningStage.EXTRACT, part.endpoint, found)
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
@@ -13,12 +12,11 @@ from pydantic import ValidationError
 from pld_app.jobs import LeaseLost
 from pld_app.model_edge import CallRequest, Outcome
 from pld_app.model_edge.ledger import RecordedCall
-from pld_app.models import ModelEndpoint
 from rules.models import MicroRule, MicroRuleOrigin, MiningRun, Split, Task, Trace
 from rules.prompts import extraction_request, item_mark
 from rules.schemas import ExtractionReply
 from rules.services.mining_flags import FlagJson, rule_flags
-from rules.services.mining_run import RunContext
+from rules.services.mining_run import Part, RunContext
 
 BATCH = 1000
 # Ways to fail that say something about the moment, not about the trace.
@@ -29,29 +27,23 @@ OTHER_ITEM = "The teacher's reply is to another question: it does not repeat thi
 NO_TEACHER = "The trace has no instruction and the task no teacher endpoint to write one."
 
 
-@dataclass(frozen=True)
-class Part:
-    """The traces one endpoint is asked about: those whose key leaves `rest` when divided by `of`."""
-
-    endpoint: ModelEndpoint
-    rest: int = 0
-    of: int = 1
-
-    def of_traces(self, traces: QuerySet[Trace]) -> QuerySet[Trace]:
-        return traces if self.of == 1 else traces.alias(rest=Mod("pk", self.of)).filter(rest=self.rest)
+def of_traces(part: Part, traces: QuerySet[Trace]) -> QuerySet[Trace]:
+    """Those of the traces that belong to the part."""
+    return traces if part.of == 1 else traces.alias(rest=Mod("pk", part.of)).filter(rest=part.rest)
 
 
-def teacher_parts(owner: MiningRun | Task) -> list[Part]:
+def teacher_parts(owner: MiningRun | Task, workers: int = 1) -> list[Part]:
     """How extraction is divided: by key, so that a repeat asks the same endpoint again and finds its answer."""
     endpoints = [one for one in (owner.teacher, owner.second_teacher) if one is not None]
-    return [Part(endpoint, rest, len(endpoints)) for rest, endpoint in enumerate(endpoints)]
+    count = len(endpoints) * workers
+    return [Part(endpoints[rest % len(endpoints)], rest, count) for rest in range(count)]
 
 
 def traces_left(run: MiningRun, part: Part | None = None) -> QuerySet[Trace]:
     """Train traces without a micro-rule row, of all or of one part."""
     written = MicroRule.objects.filter(run=run, trace=OuterRef("pk"))
     left = Trace.objects.filter(~Exists(written), task=run.task, split=Split.TRAIN).order_by("pk")
-    return left if part is None else part.of_traces(left)
+    return left if part is None else of_traces(part, left)
 
 
 def imported_write(context: RunContext) -> None:

@@ -1,16 +1,19 @@
-"""Extraction shared by two workers: every other trace goes to the task's second teacher endpoint.
+"""A stage of calls shared by several workers: its parts are rows that are claimed one by one.
 
-The run's own job asks the first endpoint and alone decides about the run; a helper's job asks the second one and only
-adds micro-rules. Who is done is counted in rows. A helper that stops early, for whatever reason, leaves its rest to the
-run's own job, which meets the same reason and says so on the run.
+The run's own job decides about the run and works on parts itself; helpers' jobs only add answers. A part is held by the
+job that claimed it for as long as that job's lease lives. A helper that stops early, for whatever reason, leaves its
+part to the run's own job, which meets the same reason and says so on the run. Whoever asks, an endpoint's limits hold
+over all of them (pld_app.model_edge.limits).
 """
 
+import math
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
 import structlog
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -18,9 +21,10 @@ from pld_app.errors import InvalidInput
 from pld_app.jobs import JobResult, Lease, PutOff, hint_send, job_enqueue
 from pld_app.model_edge import BudgetExhausted, EndpointMisconfigured, ModelUnavailable
 from pld_app.models import Job, JobState
-from rules.models import MiningRun, MiningStage, RunState, Split
+from rules.models import MiningPart, MiningRun, MiningStage, RunState, Split
+from rules.prompts import EMBED_BATCH
 from rules.services.mining_extract import imported_write, part_write, teacher_parts, traces_left
-from rules.services.mining_run import Cancelled, RunContext, SliceOver
+from rules.services.mining_run import Cancelled, Part, RunContext, SliceOver
 
 log = structlog.get_logger(__name__)
 
@@ -32,51 +36,145 @@ _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
 def extraction_work(context: RunContext) -> None:
-    """Give every train trace its micro-rule row. Raises PutOff while a helper still works on its half."""
+    """Give every train trace its micro-rule row. Raises PutOff while a helper still works on its part."""
     imported_write(context)
-    parts = teacher_parts(context.run)
-    if len(parts) > 1:
-        _helper_ensure(context)
-    for number, part in enumerate(parts):
-        if number and traces_left(context.run, part).exists() and _helper_jobs(context.run).exists():
-            raise PutOff(timezone.now() + LOOK_AGAIN, _("A second worker extracts the other half."))
-        part_write(context, part)
+    if traces_left(context.run).exists():
+        stage_share(context)
+        # Traces imported after the stage was divided may belong to a part that was over by then.
+        for part in teacher_parts(context.run):
+            if traces_left(context.run, part).exists():
+                part_write(context, part)
     total = context.run.task.traces.filter(split=Split.TRAIN).count()
     context.progress(context.run.micro_rules.count(), total)
+
+
+def stage_share(context: RunContext) -> None:
+    """Do the calls of the run's present stage, with helpers where it is divided. Raises PutOff while they work."""
+    parts = _parts_of(context)
+    if len(parts) > 1:
+        _parts_open(context, parts)
+        _parts_work(context, parts, is_helper=False)
+        if _open_parts(context).exists():
+            raise PutOff(timezone.now() + LOOK_AGAIN, _("Another worker is still at its part of this stage."))
+    else:
+        for part in parts:
+            _work_of(context)(context, part)
+
+
+def _work_of(context: RunContext) -> Callable[[RunContext, Part], None]:
+    """What the stage does with one part. Imported when needed: these two bring scikit-learn."""
+    from rules.services.mining_candidates import syntheses_ask  # noqa: PLC0415
+    from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
+
+    works = {
+        MiningStage.EXTRACT: part_write,
+        MiningStage.EMBED: embeddings_ask,
+        MiningStage.SYNTHESIZE: syntheses_ask,
+    }
+    return works[MiningStage(context.run.stage)]
+
+
+def _parts_of(context: RunContext) -> list[Part]:
+    """How the present stage is divided; a stage without an endpoint to ask has no part."""
+    run, workers = context.run, context.parameters.workers
+    if run.stage == MiningStage.EXTRACT:
+        endpoints = len(teacher_parts(run)) or 1
+        return teacher_parts(run, min(workers, math.ceil(_total(context) / endpoints) or 1))
+    endpoint = run.embedder if run.stage == MiningStage.EMBED else run.teacher
+    if endpoint is None:
+        return []
+    count = max(1, min(workers, _total(context)))
+    return [Part(endpoint, rest, count) for rest in range(count)]
+
+
+def _total(context: RunContext) -> int:
+    """Calls of the stage in all; the same at every look, since it decides how the stage is divided."""
+    run = context.run
+    if run.stage == MiningStage.EXTRACT:
+        return run.task.traces.filter(split=Split.TRAIN).count()
+    if run.stage == MiningStage.EMBED:
+        return math.ceil(run.micro_rules.exclude(text="").count() / EMBED_BATCH)
+    return run.clusters.count()
 
 
 def _helper_jobs(run: MiningRun) -> QuerySet[Job]:
     return Job.objects.filter(kind=JOB_KIND, subject_id=run.pk, state__in=_OPEN)
 
 
+def _open_parts(context: RunContext) -> QuerySet[MiningPart]:
+    return MiningPart.objects.filter(run=context.run, stage=context.run.stage, finished_at=None)
+
+
 @transaction.atomic
-def _helper_ensure(context: RunContext) -> None:
-    """A job for the second half, once for each job of the run: what stopped a helper would stop the next one too."""
+def _parts_open(context: RunContext, parts: list[Part]) -> None:
+    """The rows of the parts, and a helper for each but one, once for each job of the run.
+
+    What stopped a helper would stop the next one too, so none is made again for the same job.
+    """
     context.check_lease()
     run = context.run
+    rows = [MiningPart(run=run, stage=run.stage, rest=part.rest, of=part.of) for part in parts]
+    MiningPart.objects.bulk_create(rows, ignore_conflicts=True)
     assert context.lease is not None
-    if not _helper_jobs(run).exists() and traces_left(run, teacher_parts(run)[1]).exists():
-        key = f"{JOB_KIND}:{context.lease.job_id}"
+    missing = _open_parts(context).count() - 1 - _helper_jobs(run).count()
+    for number in range(missing):
+        key = f"{JOB_KIND}:{context.lease.job_id}:{run.stage}:{number}"
         job_enqueue(kind=JOB_KIND, subject_id=run.pk, key=key, created_by=run.created_by)
 
 
+def _parts_work(context: RunContext, parts: list[Part], *, is_helper: bool) -> None:
+    work, part_of = _work_of(context), {part.rest: part for part in parts}
+    while (row := _part_claim(context, is_helper=is_helper)) is not None:
+        context.part = row
+        work(context, part_of[row.rest])
+        with transaction.atomic():
+            context.check_lease()
+            _open_parts(context).filter(pk=row.pk).update(finished_at=timezone.now())
+        context.part = None
+
+
+@transaction.atomic
+def _part_claim(context: RunContext, *, is_helper: bool) -> MiningPart | None:
+    """Take a part that nobody living holds; the run's own job leaves one to each helper that has none yet."""
+    context.check_lease()
+    assert context.lease is not None
+    holders = Job.objects.filter(
+        lease_token=OuterRef("lease_token"), state=JobState.RUNNING, lease_until__gt=timezone.now()
+    )
+    parts = _open_parts(context).alias(is_held=Exists(holders))
+    free = parts.filter(is_held=False)
+    if not is_helper:
+        without_part = _helper_jobs(context.run).count() - parts.filter(is_held=True).count()
+        if free.count() <= without_part:
+            return None
+    for pk in list(free.order_by("rest").values_list("pk", flat=True)):
+        row = _open_parts(context).select_for_update(skip_locked=True).filter(pk=pk).first()
+        # Looked at again under the lock: somebody may have taken it and gone on since the list was read.
+        if row is not None and free.filter(pk=pk).exists():
+            row.lease_token = context.lease.token
+            row.save(update_fields=["lease_token"])
+            return row
+    return None
+
+
 class HelperContext(RunContext):
-    """A helper's work: it stops as soon as the run is anything but extracting."""
+    """A helper's work: it stops as soon as the run is anything but in the stage it helps with."""
 
     def _is_cancelled(self) -> bool:
-        extracting = MiningRun.objects.filter(state=RunState.RUNNING, stage=MiningStage.EXTRACT)
-        return not extracting.filter(pk=self.run.pk, cancel_requested_at=None).exists()
+        here = MiningRun.objects.filter(pk=self.run.pk, state=RunState.RUNNING, stage=self.run.stage)
+        return not here.filter(cancel_requested_at=None).exists()
 
 
 def mining_part_execute(run_id: int, lease: Lease) -> JobResult:
-    """Extract the second half of a run, or go on with it."""
+    """Work on parts of the run's present stage until none is left."""
     related = ("task", "teacher", "second_teacher", "embedder")
     run = MiningRun.objects.select_related(*related).get(pk=run_id)
     context = HelperContext(run, lease)
+    if run.stage not in {MiningStage.EXTRACT, MiningStage.EMBED, MiningStage.SYNTHESIZE}:
+        return JobResult.DONE
     try:
         context.check_cancelled()
-        for part in teacher_parts(run)[1:]:
-            part_write(context, part)
+        _parts_work(context, _parts_of(context), is_helper=True)
     except SliceOver:
         return JobResult.AGAIN
     except Cancelled:
@@ -94,7 +192,7 @@ def mining_part_failed(run_id: int, error: str) -> None:
 
 
 def run_wake(run_id: int) -> None:
-    """Have a run that waits for its helper look again now; not one that waits longer, for a provider."""
+    """Have a run that waits for its helpers look again now; not one that waits longer, for a provider."""
     now = timezone.now()
     waiting = Job.objects.filter(
         kind=RUN_KIND, subject_id=run_id, state=JobState.QUEUED, run_after__lte=now + LOOK_AGAIN

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.db.models import Sum
 from django.utils import timezone
 
 from pld_app.audit import Json, audit_record
@@ -15,7 +17,7 @@ from pld_app.model_edge import CallRequest
 from pld_app.model_edge.ledger import RecordedCall, recorded_calls
 from pld_app.models import ModelEndpoint
 from rules.mining.deidentify import Vocabulary
-from rules.models import MiningRun, MiningStage, RunState
+from rules.models import MiningPart, MiningRun, MiningStage, RunState
 from rules.prompts import VERSION
 from rules.schemas import MiningParameters
 from rules.services.mining_budget import RunBudget
@@ -41,12 +43,28 @@ class SliceOver(Exception):
     """This worker's turn is over; the run goes on in the next one."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one endpoint is asked by one worker: the items whose number leaves `rest` when divided by `of`."""
+
+    endpoint: ModelEndpoint
+    rest: int = 0
+    of: int = 1
+
+    def holds(self, number: int) -> bool:
+        return number % self.of == self.rest
+
+
 class RunContext:
-    """One worker's work on one run. `lease` is None only when no worker holds the run any more."""
+    """One worker's work on one run. `lease` is None only when no worker holds the run any more.
+
+    `part` is the row of the part it works on, where several workers share the stage.
+    """
 
     def __init__(self, run: MiningRun, lease: Lease | None) -> None:
         self.run = run
         self.lease = lease
+        self.part: MiningPart | None = None
         self.parameters = MiningParameters.model_validate(run.parameters)
         self.mined: Mined | None = None
         self._asked_at = 0.0
@@ -100,6 +118,15 @@ class RunContext:
         MiningRun.objects.filter(pk=self.run.pk).update(done=done, total=total)
         if self.lease is not None:
             self.lease.progressed()
+
+    def part_progress(self, done: int, total: int) -> None:
+        """Show how far this worker is, added to what the others have done."""
+        if self.part is None:
+            self.progress(done, total)
+            return
+        MiningPart.objects.filter(pk=self.part.pk).update(done=done, total=total)
+        every = self.run.parts.filter(stage=self.part.stage).aggregate(done=Sum("done"), total=Sum("total"))
+        self.progress(every["done"], every["total"])
 
     def calls(self, endpoint: ModelEndpoint, requests: Iterable[CallRequest]) -> Iterator[RecordedCall]:
         """Answers from the ledger, or by calls within the run's budget. Raises as `recorded_calls` does."""

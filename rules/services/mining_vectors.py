@@ -1,16 +1,17 @@
 """Stage 2: vectors for the micro-rules, from the embedding endpoint or computed here."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from pld_app.errors import InvalidInput
-from pld_app.model_edge import Outcome
+from pld_app.model_edge import CallRequest, Outcome
 from rules.mining.arrays import FloatArray
 from rules.mining.vectors import centre, embed_tfidf
-from rules.models import MicroRule, MicroRuleOrigin
-from rules.prompts import EMBED_BATCH, embedding_requests
-from rules.services.mining_run import RunContext
+from rules.models import MicroRule, MicroRuleOrigin, MiningRun
+from rules.prompts import embedding_requests
+from rules.services.mining_run import Part, RunContext
 
 
 @dataclass(frozen=True)
@@ -45,28 +46,35 @@ def _vectors(context: RunContext, texts: list[str]) -> FloatArray:
     return np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
 
 
-def embeddings_ask(context: RunContext) -> None:
-    """Have the embedding endpoint answer for every micro-rule; without one there is nothing to ask."""
-    rules = context.run.micro_rules.exclude(text="").order_by("trace_id")
-    if context.run.embedder is None:
-        return
-    texts = list(rules.values_list("text", flat=True))
-    embedding_blocks(context, texts)
+def texts_to_embed(run: MiningRun) -> list[str]:
+    """The micro-rules in trace order."""
+    return list(run.micro_rules.exclude(text="").order_by("trace_id").values_list("text", flat=True))
+
+
+def embeddings_ask(context: RunContext, part: Part) -> None:
+    """Have the embedding endpoint answer this worker's share of the micro-rules, for the ledger."""
+    requests = [one for one in embedding_requests(texts_to_embed(context.run)) if part.holds(int(one.key))]
+    for done, _block in enumerate(_blocks(context, requests), 1):
+        context.part_progress(done, len(requests))
 
 
 def embedding_blocks(context: RunContext, texts: list[str]) -> list[FloatArray]:
     """The vectors of `texts` in their order, EMBED_BATCH texts a block; what the ledger holds is not asked again."""
+    requests = list(embedding_requests(texts))
+    blocks = dict(_blocks(context, requests))
+    return [blocks[request.key] for request in requests]
+
+
+def _blocks(context: RunContext, requests: list[CallRequest]) -> Iterator[tuple[str, FloatArray]]:
     embedder = context.run.embedder
     assert embedder is not None
-    requests = list(embedding_requests(texts))
-    blocks: dict[str, FloatArray] = {}
+    answered = 0
     for recorded in context.calls(embedder, requests):
         if recorded.outcome is Outcome.CANCELLED:
             continue
         if recorded.vectors is None:
             raise InvalidInput(f"The embedding endpoint did not answer: {recorded.error}")
-        blocks[recorded.request.key] = recorded.vectors
-        context.progress(min(len(blocks) * EMBED_BATCH, len(texts)), len(texts))
-    if len(blocks) < len(requests):
+        answered += 1
+        yield recorded.request.key, recorded.vectors
+    if answered < len(requests):
         context.check_going_on()
-    return [blocks[request.key] for request in requests]

@@ -14,7 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from rules.models import MatchKind, MiningRun, RunState, Split
+from rules.models import MatchKind, MiningRun, RunState, Split, Task
 from rules.schemas import MiningParameters
 from rules.selectors import mining as selectors
 from rules.selectors.tasks import task_get
@@ -67,6 +67,21 @@ class MiningForm(forms.Form):
         help_text=gettext_lazy("Smaller ones are marked as such; of the others no condition may be left out."),
     )
 
+    workers = forms.IntegerField(
+        label=gettext_lazy("Workers for each endpoint"),
+        initial=1,
+        min_value=1,
+        max_value=16,
+        help_text=gettext_lazy(
+            "How many may share the calls, if so many are free. The endpoint's limits hold over all of them together."
+        ),
+    )
+
+    def __init__(self, *args: Any, task: Task, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if task.teacher is None and task.embedder is None:
+            del self.fields["workers"]
+
     def parameters(self) -> MiningParameters:
         return MiningParameters.model_validate(self.cleaned_data)
 
@@ -83,7 +98,7 @@ def mining_list(request: UserRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def mining_new(request: UserRequest, slug: str) -> HttpResponse:
     task = task_get(slug)
-    form = MiningForm(request.POST or None)
+    form = MiningForm(request.POST or None, task=task)
     if request.method == "POST" and form.is_valid():
         run = services.mining_run_create(task=task, user=request.user, parameters=form.parameters())
         awaits = run.state == RunState.AWAITING

@@ -28,7 +28,39 @@ def measure(*, quick: bool) -> Figures:
         task.preamble, task.second_teacher = "Read the clause again.", second
         task.save()
         together = _extraction_s(started(task), traces)
-    return {"alone_s": round(alone, 3), "together_s": round(together, 3), "ratio": round(together / alone, 3)}
+    return {
+        "alone_s": round(alone, 3),
+        "together_s": round(together, 3),
+        "ratio": round(together / alone, 3),
+        "one_endpoint": _one_endpoint(quick=quick),
+    }
+
+
+def _one_endpoint(*, quick: bool) -> Figures:
+    """Two workers who share the calls to one endpoint, over one worker: what keeping its limits together costs."""
+    from rules.schemas import MiningParameters
+    from rules.services.mining import mining_run_create
+    from tests.mining_runs.divided import one_endpoint_task
+    from tests.workers import calls_logged, celery_worker, stub_process
+
+    traces, latency_s, concurrency = (64, 0.1, 8) if quick else (640, 0.3, 32)
+    say(f"  one endpoint: {traces} calls of {latency_s} s, {concurrency} at a time")
+    folder = Path(tempfile.mkdtemp(prefix="pld-bench-"))
+    found: dict[str, object] = {}
+    with (
+        stub_process(folder / "calls.jsonl", latency_s=latency_s) as url,
+        celery_worker(folder / "first.log"),
+        celery_worker(folder / "second.log"),
+    ):
+        task = one_endpoint_task(url, traces=traces, concurrency=concurrency)
+        for workers, name in ((1, "alone_s"), (2, "together_s")):
+            task.preamble = f"Read the clause, round {workers}."
+            task.save()
+            run = mining_run_create(task=task, user=None, parameters=MiningParameters(workers=workers))
+            found[name] = round(_extraction_s(run, traces), 3)
+        found["most_at_a_time"] = max(call["in_flight"] for call in calls_logged(folder / "calls.jsonl"))
+    found["ratio"] = round(float(str(found["together_s"])) / float(str(found["alone_s"])), 3)
+    return found
 
 
 def _extraction_s(run: object, traces: int) -> float:

@@ -1,5 +1,7 @@
 """A run whose extraction is divided between two teacher endpoints, for its tests and its benchmark."""
 
+from typing import Any
+
 from pld_app import jobs
 from rules.models import MiningRun, Task
 from rules.schemas import MiningParameters
@@ -15,13 +17,24 @@ def divided_task(first: str, second: str, *, traces: int = TRACES, concurrency: 
         make_endpoint(url, slug=f"teacher-{n}", concurrency=concurrency) for n, url in enumerate((first, second), 1)
     ]
     task = make_task(teacher=endpoints[0], second_teacher=endpoints[1])
-    for n in range(traces):
-        make_trace(task, instruction="", input={"clause": f"Clause number {n} on copies.", "question": "Copies?"})
+    _unexplained(task, traces)
     return task
 
 
-def started(task: Task) -> MiningRun:
-    return mining_run_create(task=task, user=None, parameters=MiningParameters())
+def one_endpoint_task(url: str, *, traces: int = TRACES, **endpoint: Any) -> Task:
+    """A task whose traces all wait for its one teacher."""
+    task = make_task(teacher=make_endpoint(url, slug="teacher-1", **endpoint))
+    _unexplained(task, traces)
+    return task
+
+
+def _unexplained(task: Task, traces: int) -> None:
+    for n in range(traces):
+        make_trace(task, instruction="", input={"clause": f"Clause number {n} on copies.", "question": "Copies?"})
+
+
+def started(task: Task, **parameters: Any) -> MiningRun:
+    return mining_run_create(task=task, user=None, parameters=MiningParameters.model_validate(parameters))
 
 
 def is_final(run: MiningRun) -> bool:

@@ -50,7 +50,7 @@ def test_each_worker_asks_its_endpoint_about_half(two_endpoints: tuple[str, str]
     run = started(divided_task(*two_endpoints))
     own = worked(run, "mining_run")
     assert (own.state, run.state, run.done) == (JobState.QUEUED, RunState.RUNNING, TRACES // 2)
-    assert "second worker" in own.last_error
+    assert "Another worker" in own.last_error
     assert worked(run, JOB_KIND).state == JobState.DONE
     own.refresh_from_db()
     assert own.run_after <= timezone.now()
