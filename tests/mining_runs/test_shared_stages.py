@@ -141,7 +141,8 @@ def test_of_two_workers_at_once_each_takes_another_part() -> None:
     contexts = [opened(run), held_by_another_job(run)]
     for _ in range(20):
         MiningPart.objects.filter(run=run).update(lease_token=None)
-        together, taken = Barrier(2), []
+        together = Barrier(2)
+        taken: list[int] = []
 
         def take(context: RunContext, together: Barrier = together, taken: list[int] = taken) -> None:
             together.wait()
