@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rules', '0014_claim_guards'),
+        ('rules', '0017_pause_guards'),
     ]
 
     operations = [
