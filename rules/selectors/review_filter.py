@@ -86,7 +86,8 @@ def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
     """One query for all tabs; the other filters apply to every count."""
     counts = instructions_within(task, view, user).aggregate(
         decided=Count("pk", filter=tab_condition(Tab.APPROVED, user) | tab_condition(Tab.REJECTED, user)),
-        total=Count("pk", filter=~Q(status=InstructionStatus.SUPERSEDED)),
+        # Check items are in every tab like the rest, and in no progress.
+        total=Count("pk", filter=~Q(status=InstructionStatus.SUPERSEDED) & Q(is_seeded=False)),
         **{f"tab_{tab.value}": Count("pk", filter=tab_condition(tab, user)) for tab in Tab},
     )
     tabs = [TabCount(tab, counts[f"tab_{tab.value}"], view.with_tab(tab).query) for tab in Tab]

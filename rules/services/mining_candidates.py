@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Max
 from pydantic import ValidationError
 
 from pld_app.canonical import sha256_hex
@@ -34,6 +33,7 @@ from rules.services.mining_flags import FlagJson, instruction_flags
 from rules.services.mining_matches import Offer, Planned, Standing, matches_plan, matches_write, standing_supersede
 from rules.services.mining_run import Part, RunContext, run_finish
 from rules.services.mining_vectors import mined_of
+from rules.services.seeds import numbers_with_gaps
 
 # A card shows a handful; the whole cluster stays one click away through its micro-rules.
 MAX_EVIDENCE = 25
@@ -304,8 +304,8 @@ def _evidence_refresh(context: RunContext, view: _View, row: Instruction, one: C
 
 def _instructions_write(context: RunContext, view: _View, candidates: Sequence[Candidate]) -> list[Instruction]:
     task = context.run.task
-    number = Instruction.objects.filter(task=task).aggregate(last=Max("number"))["last"] or 0
-    instructions = [_instruction(context, view, one, number + place) for place, one in enumerate(candidates, 1)]
+    numbers = numbers_with_gaps(task, len(candidates))
+    instructions = [_instruction(context, view, one, place) for place, one in zip(numbers, candidates, strict=True)]
     Instruction.objects.bulk_create(instructions)
     revisions = [
         Revision(instruction=row, number=1, text=one.text, text_sha256=sha256_hex(one.text))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rules.mining.matching import Known, match_known
 from rules.models import (
     Decision,
+    DoubleReview,
     Instruction,
     InstructionStatus,
     MatchKind,
@@ -103,6 +104,9 @@ def _standing(task: Task) -> list[Standing]:
     rows = rows.exclude(status=InstructionStatus.SUPERSEDED)
     instructions = list(rows.select_for_update(of=("self",)).order_by("pk"))
     decided = set(Decision.objects.filter(instruction__in=instructions).values_list("instruction_id", flat=True))
+    # An opinion that waits for another leaves no trace on the row, and is somebody's work all the same.
+    judged = DoubleReview.objects.filter(instruction__in=instructions, voided_at__isnull=True)
+    decided |= set(judged.values_list("instruction_id", flat=True))
     texts = _texts_of(instructions)
     traces, cited = _traces_of(instructions), _cited_rules(instructions)
     mined = dict(Revision.objects.filter(instruction__in=texts, number=1).values_list("instruction_id", "text"))

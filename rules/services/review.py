@@ -35,6 +35,7 @@ from rules.services.claims import Held, running_claim_of_another
 from rules.services.double_review import Weight, judgement_weigh, opinion_undo
 from rules.services.refusals import database_refusals
 from rules.services.review_input import note_text, plain_newlines, reason_code, rule_text
+from rules.services.seeds import seed_answered
 from rules.transitions import instruction_move
 
 _ACTIONS = {
@@ -121,6 +122,9 @@ class _Review:
     def keep(self, kind: DecisionKind, event: AuditEvent) -> None:
         """Keep how this judgement was made: what had been seen, and how long it took."""
         judgement_keep(event=event, instruction=self.instruction, revision=self.revision, user=self.reviewer, kind=kind)
+        if self.instruction.is_seeded:
+            reason = str(event.data.get("reason", ""))
+            seed_answered(revision=self.revision, reviewer=self.reviewer, kind=kind, reason=reason, event=event)
 
     def demand_undisputed(self) -> None:
         if self.from_waiting == Waiting.DISPUTED:

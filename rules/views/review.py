@@ -212,7 +212,7 @@ def _go_on(
     if isinstance(done, services.Reopened):
         claims.claim_keep(instruction_id=instruction.pk, reviewer=request.user)
         return _redirect(request, card_url(task, instruction.number, view), said + _withdrawn(done.withdrawn))
-    clear = f"instruction-{instruction.pk}" if kind == DecisionKind.EDIT else ""
+    clear = f"instruction-{instruction.task.slug}-{instruction.number}" if kind == DecisionKind.EDIT else ""
     number = claims.claim_next(task=task, view=view, reviewer=request.user, behind=instruction)
     if number is None:
         nothing = _("Nothing is left for you to decide in this view.")

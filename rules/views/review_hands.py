@@ -136,5 +136,7 @@ def review_draft_discard(request: UserRequest, slug: str, number: int) -> HttpRe
     instruction = selectors.instruction_get(slug, number)
     drafts.draft_discard(instruction_id=instruction.pk, reviewer=request.user)
     # The tag lets the browser drop its own copy as well.
-    messages.info(request, _("Your unsent text is gone."), extra_tags=f"instruction-{instruction.pk}")
+    messages.info(
+        request, _("Your unsent text is gone."), extra_tags=f"instruction-{instruction.task.slug}-{instruction.number}"
+    )
     return redirect(card_url(instruction.task, number, view_of(request, instruction.task)))
