@@ -289,7 +289,7 @@ def test_an_edit_says_who_approves_it_and_lets_the_kept_draft_go(task: Task, ana
     response = post(client, "edit", first, text=f"{RULE} (1) Indeed.")
     page = client.get(response["Location"])
     assert "Edited #1; a second reviewer approves it. 1 left." in plain(page)
-    assert f'data-draft-clear="instruction-{first.pk}"' in text_of(page)
+    assert f'data-draft-clear="instruction-nda-{first.number}"' in text_of(page)
 
 
 def test_a_dangerous_edit_comes_back_with_warnings(instruction: Instruction, ana: User, client_of: ClientOf) -> None:
