@@ -25,7 +25,7 @@ ITEM_SEED = """
 """
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0017_pause_guards")]
+    dependencies = [("rules", "0018_parts_of_a_stage")]
     operations = [
         guard("rules_seed", "BEFORE INSERT", "pld_guard_seed", SEED),
         guard("rules_rulesetitem", "BEFORE INSERT", "pld_guard_item_seed_text", ITEM_SEED),
