@@ -47,8 +47,8 @@ EXCEPTIONS: dict[str, Deviation] = {
     "auth_group": Deviation("Django's own groups: used by nothing.", application=_READ),
     "auth_group_permissions": Deviation("Django's own groups: used by nothing.", application=_READ),
     "pld_app_user": Deviation(
-        "An account keeps its name and its role: another role is another account, made on record.",
-        fixed_columns=frozenset({"username", "role", "created_at"}),
+        "An account keeps its name: what it did stays under it. Its role changes under a guard of its own.",
+        fixed_columns=frozenset({"username", "created_at"}),
     ),
     "pld_app_auditevent": Deviation("The sealer reads what it seals.", sealer=_READ),
     "pld_app_auditchain": Deviation("Heads of chains move by the trigger of an event alone.", application=_READ),

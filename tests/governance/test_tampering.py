@@ -100,7 +100,7 @@ STATEMENTS: list[tuple[str, str]] = [
     ("ALTER TABLE pld_app_auditevent ALTER COLUMN id RESTART", DENIED),
     ("BEGIN; LOCK TABLE pld_app_auditevent IN ACCESS EXCLUSIVE MODE", DENIED),
     # People.
-    ("UPDATE pld_app_user SET role = 'admin', domain = '' WHERE username = 'ana'", DENIED),
+    ("UPDATE pld_app_user SET role = 'admin', domain = '' WHERE username = 'ana'", GUARDED),
     ("UPDATE pld_app_user SET username = 'sam2' WHERE username = 'sam'", DENIED),
     ("DELETE FROM pld_app_user", DENIED),
     ("UPDATE django_migrations SET name = 'x'", DENIED),
