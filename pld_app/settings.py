@@ -223,6 +223,13 @@ MAILERS = {
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = os.environ.get("PLD_MAIL_FROM", "pld-review@localhost")
 MAIL_DOMAIN = DEFAULT_FROM_EMAIL.rpartition("@")[2].strip(">") or "localhost"
 
+# The seal of the audit log. The key file is named to the sealer alone; where copies go, too.
+AUDIT_KEY_FILE = os.environ.get("PLD_AUDIT_KEY_FILE", "")
+AUDIT_SEAL_S = float(os.environ.get("PLD_AUDIT_SEAL_S", "10"))
+AUDIT_COPY_DIR = os.environ.get("PLD_AUDIT_COPY_DIR", "")
+AUDIT_COPY_URL = os.environ.get("PLD_AUDIT_COPY_URL", "")
+AUDIT_COPY_TOKEN = os.environ.get("PLD_AUDIT_COPY_TOKEN", "")
+
 JOB_LEASE_S = float(os.environ.get("PLD_JOB_LEASE_S", "30"))
 
 # Celery: lessons measured for this project; Postgres holds the work, so a lost message costs only delay.

@@ -1,13 +1,16 @@
-"""The roles of an installation in the test database, and the people of a task."""
+"""The roles of an installation in the test database, the people of a task, and a sealed log."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 from pld_app.models import Domain, Role, User
 from rules.models import Task
 from tests.database_roles import AS_APPLICATION, roles_apply
 from tests.factories import make_task, make_user
+from tests.governance.sealing import Log
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,9 @@ def cast(transactional_db: None) -> Cast:
         make_user("sam", Role.SIGNATORY),
         make_user("sue", Role.SIGNATORY),
     )
+
+
+@pytest.fixture
+def log(db: None, tmp_path: Path, settings: Settings) -> Log:
+    """An audit log with a key of its own and a folder for copies."""
+    return Log(tmp_path, settings)

@@ -1,0 +1,86 @@
+"""`manage.py audit_sealer [--once]`: the process that seals the audit log, with key and database role of its own."""
+
+import signal
+import time
+from argparse import ArgumentParser
+from types import FrameType
+from typing import Any
+
+import psycopg
+import structlog
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
+
+from pld_app.transparency.copies import sinks_configured
+from pld_app.transparency.keys import KeyFault
+from pld_app.transparency.locks import SealerBusy
+from pld_app.transparency.rounds import Round, seal_round
+from pld_app.transparency.sealing import Blocked
+
+log = structlog.get_logger(__name__)
+CHANNEL = "pld_audit_seal"
+_AFTER_FAULT_S = 5.0
+_HELD_UP_S = 1.0
+
+
+class Command(BaseCommand):
+    help = "Seal the audit log every PLD_AUDIT_SEAL_S seconds (10) and as soon as something is published or exported."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--once", action="store_true", help="one round; exit code 1 if it did not get everything")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["once"]:
+            self._once()
+            return
+        stopping: list[int] = []
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            stopping.append(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        while not stopping:
+            _wait(_attempt(), stopping)
+
+    def _once(self) -> None:
+        try:
+            done = seal_round(sinks_configured())
+        except (KeyFault, SealerBusy, Blocked) as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"{done.sealed.added} events sealed, {done.sealed.size} in all.")
+        if not done.is_current:
+            raise CommandError("Not everything is sealed and copied yet: see the log of this command.")
+
+
+def _attempt() -> float:
+    """One round; returns how long to wait for the next. After a fault it is tried again: the sealer never gives up."""
+    try:
+        done: Round = seal_round(sinks_configured())
+    except (KeyFault, SealerBusy, Blocked) as error:
+        log.error("audit.not_sealed", cause=type(error).__name__, error=str(error))
+        return settings.AUDIT_SEAL_S
+    except (DatabaseError, psycopg.Error) as error:
+        log.warning("audit.database_away", error=str(error))
+        connection.close()
+        return _AFTER_FAULT_S
+    if done.sealed.added:
+        log.info("audit.sealed", added=done.sealed.added, size=done.sealed.size)
+    return _HELD_UP_S if done.sealed.is_held_up else settings.AUDIT_SEAL_S
+
+
+def _wait(seconds: float, stopping: list[int]) -> None:
+    """Until the time is up, somebody asks for a seal, or we are to stop."""
+    until = time.monotonic() + seconds
+    try:
+        connection.ensure_connection()
+        with connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+        while not stopping and (left := until - time.monotonic()) > 0:
+            if [*connection.connection.notifies(timeout=min(left, 0.5), stop_after=1)]:
+                return
+    except (DatabaseError, psycopg.Error):
+        connection.close()
+        while not stopping and time.monotonic() < until:
+            time.sleep(0.2)
