@@ -68,7 +68,7 @@ def guard(table: str, when: str, name: str, body: str, declare: str = "", *, as_
     )
 
 
-# At commit: the row's event exists, was written by this very transaction, is by the row's person about the row's object
+# At commit: the row's event exists, was written by this very transaction, is by the row's person about its object,
 # and names an action that such a row may have. The column's own UNIQUE lets one event serve one row.
 _REQUIRE_EVENT = """
 CREATE FUNCTION pld_require_event() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -112,7 +112,7 @@ def requires_event(
     """Refuse any commit in which a new row of `table` lacks its audit event (a deferred constraint trigger).
 
     `about` is the event's object type and the column that holds that object's id; `actions` those that fit; `actor` and
-    `event` name columns; `when` is an SQL condition over NEW for rows that need none. The event's column must be unique.
+    `event` name columns; `when` is an SQL condition over NEW for rows that need it. The event's column must be unique.
     """
     listed = " ".join(actions)
     condition = f"WHEN ({when})" if when else ""

@@ -95,6 +95,13 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         WrongState,
         _("A release goes to staging before production. Publish it to staging first."),
     ),
+    "the audit log does not match its copy outside": (
+        WrongState,
+        _(
+            "The audit log does not match its copy outside, as after the restore of an older backup. Nothing is "
+            "published until the alarm is cleared: ask who runs this installation."
+        ),
+    ),
     "a rollback goes to a release that was in this channel": (
         WrongState,
         _("You can only roll back to a release that was in this channel before."),
