@@ -6,5 +6,5 @@ from pld_app.triggers import require_event_function
 
 
 class Migration(migrations.Migration):
-    dependencies = [("pld_app", "0007_reauthentication_guards")]
+    dependencies = [("pld_app", "0008_role_guard")]
     operations = [require_event_function()]

@@ -19,7 +19,7 @@ PUBLICATION = """
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0017_pause_guards"), ("pld_app", "0008_require_event")]
+    dependencies = [("rules", "0019_seed_guards"), ("pld_app", "0009_require_event")]
     operations = [
         requires_event(
             "rules_decision",
