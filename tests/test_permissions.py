@@ -20,7 +20,9 @@ from evaluation.models import EvaluationRun
 from pld_app.models import AuditEvent, Role, User
 from rules.models import Task, TraceImport
 from rules.schemas import MiningParameters
+from rules.selectors.review_filter import ReviewFilter
 from rules.services.mining import mining_run_create
+from rules.services.saved_views import saved_view_save
 from rules.services.tokens import token_create
 from tests.evaluation.scene import make_run
 from tests.factories import (
@@ -45,6 +47,8 @@ SIGNATORY: Who = frozenset({Role.SIGNATORY})
 ADMIN: Who = frozenset({Role.ADMIN})
 WATCHERS: Who = frozenset({Role.ADMIN, Role.AUDITOR})
 SIGNERS: Who = REVIEWER | SIGNATORY
+ASSIGNERS: Who = REVIEWER | ADMIN
+KEEPERS: Who = SIGNERS | ADMIN
 EXPORTERS: Who = SIGNERS | {Role.AUDITOR}
 
 TABLE: dict[str, Mapping[str, Who]] = {
@@ -91,6 +95,13 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "conflict-list": {"GET": ALL},
     "review-queue": {"GET": ALL},
     "review-next": {"POST": REVIEWER},
+    "assignment": {"GET": ASSIGNERS, "POST": ASSIGNERS},
+    "absences": {"GET": ASSIGNERS, "POST": ASSIGNERS},
+    "absence-end": {"POST": ASSIGNERS},
+    "saved-view": {"GET": ALL},
+    "saved-view-new": {"POST": KEEPERS},
+    "saved-view-delete": {"POST": KEEPERS},
+    "preferences": {"GET": ALL, "POST": ALL},
     "review-ping": {"POST": REVIEWER},
     "review-release": {"POST": REVIEWER},
     "review-take-over": {"POST": REVIEWER},
@@ -176,7 +187,7 @@ def test_every_url_has_a_row_in_the_table() -> None:
 def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() -> None:
     writable = [(name, who) for name, row in TABLE.items() for method, who in row.items() if method != "GET"]
     # Signing in and out, one's own password and language; the API's description is one document for every method.
-    own = {"login", "logout", "account-password", "set-language", "api:openapi-json"}
+    own = {"login", "logout", "account-password", "preferences", "set-language", "api:openapi-json"}
     assert {name for name, who in writable if Role.AUDITOR in who} == own
     deciding = [(name, who) for name, who in writable if name.startswith(("instruction-", "ruleset-", "release-"))]
     assert deciding
@@ -214,6 +225,7 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     run: EvaluationRun = make_run(task)
     item = draft.items.first()
     assert item
+    kept = saved_view_save(task=task, owner=ada, name="Kept", audience="team", view=ReviewFilter())
     arguments = {
         ("", "slug"): task.slug,
         ("", "task"): task.slug,
@@ -230,6 +242,9 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("token", "pk"): token_create(task=task, name="student", actor=ada)[0].pk,
         ("instruction", "number"): instruction.number,
         ("review", "number"): instruction.number,
+        ("assignment", "number"): instruction.number,
+        ("absence", "pk"): ana.pk,
+        ("saved", "view"): kept.slug,
         ("ruleset", "number"): draft.number,
         ("ruleset", "item"): item.pk,
         ("ruleset-rule-read", "rule"): 1,

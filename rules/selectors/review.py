@@ -7,6 +7,7 @@ from datetime import datetime
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.shortcuts import get_object_or_404
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -16,6 +17,7 @@ from pld_app.models import AuditEvent, User
 from rules.diff import Pair, Risk, diff_summary, from_shared, mark_shared, risky_changes, word_diff
 from rules.hidden_text import Segment, hidden_in, readable, reveal, spelled
 from rules.models import (
+    Claim,
     Decision,
     DecisionKind,
     Evidence,
@@ -48,6 +50,9 @@ class QueueRow:
     excerpt: list[Segment]
     label_index: int | None
     author: User | None
+    age: Age | None = None
+    holder: User | None = None
+    assigned_to: str = ""
 
 
 def queue_page(
@@ -55,10 +60,14 @@ def queue_page(
 ) -> tuple[Page[Instruction], list[QueueRow]]:
     """One page of 25 rows, and the same rows made ready to show."""
     page = Paginator(review_rows(task, view, user), PAGE_ROWS).get_page(number)
-    return page, [_queue_row(task, instruction) for instruction in page.object_list]
+    rows = list(page.object_list)
+    running = Claim.objects.filter(instruction__in=rows, expires_at__gt=Now()).select_related("holder")
+    holders = {claim.instruction_id: claim.holder for claim in running}
+    thresholds = thresholds_of(task)
+    return page, [_queue_row(task, one, thresholds, holders.get(one.pk)) for one in rows]
 
 
-def _queue_row(task: Task, instruction: Instruction) -> QueueRow:
+def _queue_row(task: Task, instruction: Instruction, thresholds: tuple[int, int], holder: User | None) -> QueueRow:
     revision = instruction.current_revision
     text = revision.text if revision else ""
     return QueueRow(
@@ -66,7 +75,25 @@ def _queue_row(task: Task, instruction: Instruction) -> QueueRow:
         excerpt=reveal(readable(text, _EXCERPT_CHARS)),
         label_index=label_index(task, instruction.label),
         author=revision.author if revision else None,
+        age=age_of(instruction, since=_last_decided_at(instruction), thresholds=thresholds),
+        holder=holder,
+        assigned_to=_assigned_to(instruction),
     )
+
+
+def _last_decided_at(instruction: Instruction) -> datetime | None:
+    # Of review_rows alone: an annotation has no place on the model.
+    found: datetime | None = getattr(instruction, "came_back_at", None)
+    return found
+
+
+def _assigned_to(instruction: Instruction) -> str:
+    assignment = getattr(instruction, "assignment", None)
+    if assignment is None or not instruction.is_open:
+        return ""
+    if assignment.person is not None:
+        return str(assignment.person)
+    return _("Pool: %(name)s") % {"name": assignment.get_pool_display()}
 
 
 def label_index(task: Task, label: str) -> int | None:

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from pld_app.models import User
 from rules.models import Claim, Draft, Instruction, Presence
+from rules.selectors.review_tabs import assigned_to, is_away
 
 # A ping comes every ten seconds: who missed two of them is gone.
 PRESENT_S = 30
@@ -52,9 +53,11 @@ def _present_since() -> datetime:
 
 
 def free_for(user: User, rows: QuerySet[Instruction]) -> QuerySet[Instruction]:
-    """Those that no colleague holds and none is named for."""
+    """Those that no colleague holds and none is named for; of one who is away and has no deputy, anybody's."""
     held = Claim.objects.filter(instruction=OuterRef("pk"), expires_at__gt=Now()).exclude(holder=user)
-    return rows.filter(~Exists(held)).filter(Q(assignment__person__isnull=True) | Q(assignment__person=user))
+    named = Q(assignment__person__isnull=True) | assigned_to(user)
+    anybodys = is_away("assignment__person__") & Q(assignment__person__absence__deputy=None)
+    return rows.filter(~Exists(held)).filter(named | anybodys)
 
 
 def draft_of(instruction: Instruction, user: User) -> Draft | None:

@@ -11,7 +11,7 @@ from django.db.models import BigIntegerField, Count, F, Func, OuterRef, Q, Query
 from django.db.models.functions import Cast, Coalesce
 
 from pld_app.models import User
-from rules.models import Instruction, Task
+from rules.models import Decision, Instruction, Task
 from rules.selectors.review_filter import ReviewFilter, view_rows
 
 ORDER = ("topic", "spot", "family", "number")
@@ -20,7 +20,9 @@ _BACKWARDS = tuple(f"-{name}" for name in ORDER)
 
 def review_rows(task: Task, view: ReviewFilter, user: User) -> QuerySet[Instruction]:
     """The rows of one view in this reviewer's order, with what the queue's table shows of each."""
-    return in_order(view_rows(task, view, user), user).select_related("current_revision__author")
+    last = Decision.objects.filter(instruction=OuterRef("pk")).order_by("-pk").values("at")[:1]
+    rows = in_order(view_rows(task, view, user), user).annotate(came_back_at=Subquery(last))
+    return rows.select_related("current_revision__author", "assignment__person")
 
 
 def in_order(rows: QuerySet[Instruction], user: User) -> QuerySet[Instruction]:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import User
@@ -14,12 +16,15 @@ type Condition = Callable[[User], Q]
 
 class Tab(models.TextChoices):
     OPEN = "open", _("Open")
+    ASSIGNED = "assigned", _("Mine")
+    UNASSIGNED = "unassigned", _("Unassigned")
     SECOND = "second", _("Second check")
     MINE = "mine", _("My edits")
     OPINIONS = "opinions", _("Await another")
     DISPUTED = "disputed", _("To settle")
     DEFERRED = "deferred", _("Deferred")
     SENT_BACK = "sent_back", _("Sent back")
+    DONE = "done", _("Done")
     APPROVED = "approved", _("Approved")
     REJECTED = "rejected", _("Rejected")
     ALL = "all", _("All")
@@ -34,8 +39,25 @@ def _judged(user: User) -> Q:
     return Q(pk__in=Opinion.objects.filter(actor=user, double__voided_at=None).values("double__instruction"))
 
 
+def assigned_to(user: User) -> Q:
+    """Named for this person, or for somebody away whose deputy they are."""
+    return Q(assignment__person=user) | is_away("assignment__person__") & Q(assignment__person__absence__deputy=user)
+
+
+def is_away(prefix: str) -> Q:
+    """Whether the person at the end of `prefix` is away today."""
+    today = timezone.now().date()
+    return Q(**{f"{prefix}absence__starts_on__lte": today, f"{prefix}absence__ends_on__gte": today})
+
+
+def held_by(user: User) -> Q:
+    return Q(claim__holder=user, claim__expires_at__gt=Now())
+
+
 TABS: dict[Tab, Condition] = {
     Tab.OPEN: lambda user: _AWAITING & Q(waiting="") & ~_judged(user),
+    Tab.ASSIGNED: lambda user: _AWAITING & (assigned_to(user) | held_by(user)),
+    Tab.UNASSIGNED: lambda user: _AWAITING & Q(waiting="", assignment__isnull=True) & ~_judged(user),
     # Nobody is offered a second check of their own edit.
     Tab.SECOND: lambda user: _SECOND & ~Q(current_revision__author=user) & ~_judged(user),
     Tab.MINE: lambda user: _SECOND & Q(current_revision__author=user),
@@ -46,6 +68,7 @@ TABS: dict[Tab, Condition] = {
     Tab.DISPUTED: lambda user: _AWAITING & Q(waiting=Waiting.DISPUTED) & ~_judged(user),
     Tab.DEFERRED: lambda user: _AWAITING & Q(waiting=Waiting.DEFERRED),
     Tab.SENT_BACK: lambda user: _AWAITING & Q(waiting=Waiting.SENT_BACK),
+    Tab.DONE: lambda user: Q(status__in=[InstructionStatus.APPROVED, InstructionStatus.REJECTED]),
     Tab.APPROVED: lambda user: Q(status=InstructionStatus.APPROVED),
     Tab.REJECTED: lambda user: Q(status=InstructionStatus.REJECTED),
     Tab.ALL: lambda user: Q(),

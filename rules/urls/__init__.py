@@ -2,8 +2,14 @@
 
 from django.urls import include, path
 
+from rules.views.preferences import preferences
+from rules.views.review_assign import absence_end, absences
+
 urlpatterns = [
     path("", include("rules.urls.tasks")),
+    path("preferences/", preferences, name="preferences"),
+    path("absences/", absences, name="absences"),
+    path("absences/<int:pk>/end/", absence_end, name="absence-end"),
     path("tasks/<slug:slug>/", include("rules.urls.imports")),
     path("tasks/<slug:slug>/", include("rules.urls.mining")),
     path("tasks/<slug:slug>/", include("rules.urls.review")),

@@ -1,10 +1,16 @@
 from django.urls import path
 
 from rules.views import review as views
+from rules.views import review_assign as assign
 from rules.views import review_hands as hands
+from rules.views import saved_views as saved
 
 urlpatterns = [
     path("review/", views.review_queue, name="review-queue"),
+    path("review/views/new/", saved.saved_view_new, name="saved-view-new"),
+    path("review/views/<slug:view>/", saved.saved_view, name="saved-view"),
+    path("review/views/<slug:view>/delete/", saved.saved_view_delete, name="saved-view-delete"),
+    path("review/<int:number>/assignment/", assign.assignment, name="assignment"),
     path("review/next/", hands.review_next, name="review-next"),
     path("review/<int:number>/ping/", hands.review_ping, name="review-ping"),
     path("review/<int:number>/release/", hands.review_release, name="review-release"),

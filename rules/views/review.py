@@ -16,13 +16,14 @@ from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Role
 from rules.diff import Risk, risks_digest, risky_changes
 from rules.forms.review import DecisionForm, QueueFilterForm
-from rules.models import DecisionKind, Instruction, ReasonCode, Task
+from rules.models import Audience, DecisionKind, Instruction, ReasonCode, SavedView, Task
 from rules.selectors import review as selectors
 from rules.selectors.findings import change_of, conflicts_of
 from rules.selectors.review_filter import ReviewFilter, queue_counts, second_checks_elsewhere, topics_of, view_rows
 from rules.selectors.review_hands import draft_of, hands_of
 from rules.selectors.review_order import place_of
 from rules.selectors.review_preference import preference_of
+from rules.selectors.saved_views import default_view, query_of, saved_views_for
 from rules.services import claims
 from rules.services import review as services
 from rules.services.review_input import plain_newlines
@@ -36,7 +37,15 @@ from rules.views.review_refused import Refused, show_conflict, typed_back
 @require_GET
 def review_queue(request: UserRequest, slug: str) -> HttpResponse:
     task = get_object_or_404(Task, slug=slug)
-    form = QueueFilterForm(request.GET.dict(), task=task, user=request.user, topics=topics_of(task))
+    saved = None if request.GET else default_view(task)
+    return queue_response(request, task, query_of(saved) if saved else request.GET.dict(), saved=saved)
+
+
+def queue_response(
+    request: UserRequest, task: Task, query: dict[str, str], *, saved: SavedView | None = None
+) -> HttpResponse:
+    """The queue narrowed by `query`; `saved` is the view it comes from, if any."""
+    form = QueueFilterForm(query, task=task, user=request.user, topics=topics_of(task))
     view = form.to_filter()
     page, rows = selectors.queue_page(task, view, request.user, request.GET.get("page"))
     counts = queue_counts(task, view, request.user)
@@ -47,6 +56,9 @@ def review_queue(request: UserRequest, slug: str) -> HttpResponse:
         "view": view,
         "page": page,
         "rows": rows,
+        "saved": saved,
+        "saved_views": list(saved_views_for(task, request.user)),
+        "audiences": Audience.choices,
         "counts": counts,
     }
     context |= {"elsewhere": elsewhere, "keys": preference_of(request.user).keys}

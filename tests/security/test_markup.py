@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils import timezone
 
 from evaluation.models import EvaluationRun
 from pld_app.models import AuditEvent, Role, User
@@ -24,8 +25,11 @@ from rules.models import (
     TraceImport,
 )
 from rules.schemas import MiningParameters
+from rules.selectors.review_filter import ReviewFilter
+from rules.services.assignments import absence_set, assignment_set
 from rules.services.mining import mining_run_create
 from rules.services.review import instruction_edit, instruction_reject
+from rules.services.saved_views import saved_view_save
 from tests.evaluation.scene import make_run
 from tests.factories import (
     approve_directly,
@@ -73,7 +77,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -> dict[str, int]:
+def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -> dict[str, Any]:
     """The task with hostile text wherever a person, a file or a model can put some."""
     for person in (ana, ben, sam, sue, ada):
         User.objects.filter(pk=person.pk).update(display_name=SHORT)
@@ -139,7 +143,13 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     type(draft).objects.filter(pk=draft.pk).update(name=HOSTILE[:120])
     withdrawn = steps.again_frozen(task, ana)
     type(withdrawn).objects.filter(pk=withdrawn.pk).update(status="withdrawn", withdrawn_reason=HOSTILE[:300])
+    absence_set(person=ben, by=ben, starts_on=timezone.now().date(), ends_on=timezone.now().date(), deputy=ana)
+    assignment_set(instruction_id=card.pk, by=ana, person=ben)
+    kept = saved_view_save(
+        task=task, owner=ana, name=SHORT[:80], audience="team", view=ReviewFilter(text=HOSTILE[:200])
+    )
     return {
+        "saved": kept.slug,
         "call": call.pk,
         "trace": trace.pk,
         "import": made.pk,
@@ -188,6 +198,10 @@ PAGES = [
     "/tasks/nda/review/",
     "/tasks/nda/review/?tab=all&domain=all",
     "/tasks/nda/review/{instruction}/",
+    "/tasks/nda/review/{instruction}/assignment/",
+    "/tasks/nda/review/views/{saved}/",
+    "/preferences/",
+    "/absences/",
     "/tasks/nda/review/{rejected}/",
     "/tasks/nda/review/{instruction}/traces/",
     "/tasks/nda/review/{instruction}/opinions/",
@@ -210,7 +224,7 @@ PAGES = [
 
 
 def test_hostile_text_is_text_on_every_page(
-    hostile: dict[str, int], ana: User, sam: User, abe: User, ada: User, client_of: ClientOf
+    hostile: dict[str, Any], ana: User, sam: User, abe: User, ada: User, client_of: ClientOf
 ) -> None:
     seen = 0
     for person in (ana, sam, abe, ada):
@@ -295,7 +309,7 @@ def test_a_file_name_is_only_a_label(task: Task, ada: User, client_of: ClientOf,
 
 
 def test_downloads_are_named_by_us_and_never_shown_as_pages(
-    hostile: dict[str, int], abe: User, client_of: ClientOf
+    hostile: dict[str, Any], abe: User, client_of: ClientOf
 ) -> None:
     browser = client_of(abe)
     for path in (
