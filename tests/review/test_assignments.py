@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -9,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from pld_app.errors import InvalidInput, NotAllowed
-from pld_app.models import User
+from pld_app.models import Domain, Role, User
 from rules.exceptions import InvalidTransition
 from rules.models import Assignment, Instruction, Task
 from rules.selectors.review_filter import ReviewFilter, view_rows
@@ -57,9 +58,10 @@ def test_who_may_assign_and_to_whom(instruction: Instruction, ana: User, ben: Us
     for person in (ben, sam, abe):  # of another domain, or of another role
         with pytest.raises(NotAllowed):
             assign(instruction, person, person=ana)
-    for wrong in ({}, {"person": ana, "pool": "legal"}, {"pool": "tax"}, {"person": sam}):
+    wrongs: list[dict[str, Any]] = [{}, {"person": ana, "pool": "legal"}, {"pool": "tax"}, {"person": sam}]
+    for wrong in wrongs:
         with pytest.raises(InvalidInput):
-            assign(instruction, ana, **wrong)  # type: ignore[arg-type]  # each is wrong in its own way
+            assign(instruction, ana, **wrong)
     reject(instruction, ana, reason="scope")
     with pytest.raises(InvalidTransition, match="already decided"):
         assign(instruction, ana, person=ana)
@@ -89,7 +91,7 @@ def test_the_queue_offers_nobody_what_is_anothers(task: Task, ana: User, ben: Us
 
 def test_while_somebody_is_away_their_deputy_does_it(task: Task, ana: User, ben: User, ada: User) -> None:
     (one,) = [factories.make_instruction(task)]
-    cleo = factories.make_user("cleo", "reviewer", "legal")
+    cleo = factories.make_user("cleo", Role.REVIEWER, Domain.LEGAL)
     assign(one, ada, person=ben)
     away(ben, ben, deputy=ana)
     assert offered(task, cleo) is None

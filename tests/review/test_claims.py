@@ -83,7 +83,7 @@ class TestTheDatabase:
         with pytest.raises(IntegrityError, match="a colleague is working"), transaction.atomic():
             Decision.objects.create(
                 instruction=instruction,
-                revision=instruction.current_revision,
+                revision=instruction.revisions.get(),
                 kind=DecisionKind.APPROVE,
                 actor=ben,
                 event=event,
@@ -161,7 +161,10 @@ def test_the_next_card_is_free_open_and_not_anothers(task: Task, ana: User, ben:
     rows = [factories.make_instruction(task, topic=f"topic {number}") for number in range(4)]
     keep(rows[0], ben)
     reject(rows[1], ben, reason="scope")
-    take = lambda behind=None: claims.claim_next(task=task, view=OPEN, reviewer=ana, behind=behind)  # noqa: E731
+
+    def take(behind: Instruction | None = None) -> int | None:
+        return claims.claim_next(task=task, view=OPEN, reviewer=ana, behind=behind)
+
     assert take() == 3
     assert take(rows[2]) == 4
     # From the start again, past what Ben holds; only one card at a time stays in one's hands.
