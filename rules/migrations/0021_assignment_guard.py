@@ -21,5 +21,5 @@ ASSIGNMENT = """
 """
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0018_parts_of_a_stage")]
+    dependencies = [("rules", "0020_rows_have_events")]
     operations = [guard("rules_assignment", "BEFORE INSERT OR UPDATE", "pld_guard_assignment", ASSIGNMENT)]
