@@ -17,12 +17,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from evaluation.models import EvaluationRun
-from pld_app.models import AuditEvent, Role, User
-from rules.models import Task, TraceImport
+from pld_app.models import AuditEvent, Domain, Role, User
+from rules.models import PauseReason, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
+from rules.services.attention import pause_open
 from rules.services.mining import mining_run_create
 from rules.services.saved_views import saved_view_save
+from rules.services.seeds import seed_make
 from rules.services.tokens import token_create
 from tests.evaluation.scene import make_run
 from tests.factories import (
@@ -145,6 +147,15 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "token-new": {"POST": ADMIN},
     "token-revoke": {"POST": ADMIN},
     "bias-notice": {"POST": REVIEWER},
+    "review-policy": {"GET": ALL},
+    "review-policy-change": {"POST": ADMIN},
+    "review-quality": {"GET": ALL},
+    "review-quality-export": {"GET": ALL},
+    "review-session": {"GET": REVIEWER, "POST": REVIEWER},
+    "review-seeds": {"GET": WATCHERS},
+    "seeds-make": {"POST": ADMIN},
+    "seed-retire": {"POST": ADMIN},
+    "review-pause-lift": {"POST": ADMIN},
     "instruction-insight": {"POST": REVIEWER},
     "instruction-evidence": {"POST": REVIEWER},
     "instruction-visible": {"POST": REVIEWER},
@@ -245,6 +256,10 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("assignment", "number"): instruction.number,
         ("absence", "pk"): ana.pk,
         ("saved", "view"): kept.slug,
+        ("seed", "pk"): seed_make(task=task, admin=ada, source_number=instruction.number, kind=SeedKind.POLARITY).pk,
+        ("review-pause-lift", "pk"): pause_open(
+            task=task, user=make_user("hasty", Role.REVIEWER, Domain.LEGAL), reason=PauseReason.SPEED
+        ).pk,
         ("ruleset", "number"): draft.number,
         ("ruleset", "item"): item.pk,
         ("ruleset-rule-read", "rule"): 1,

@@ -1,6 +1,15 @@
 """Rows of the review: from the imported trace to the published release."""
 
-from rules.models.attention import BiasNotice, CardLook, JudgementContext, PauseReason, ReviewPause, ReviewSession
+from rules.models.attention import (
+    AWAY_SECONDS,
+    BiasNotice,
+    CardLook,
+    JudgementContext,
+    PauseReason,
+    ReviewPause,
+    ReviewSession,
+    quarter_of,
+)
 from rules.models.batches import BatchAct, BatchItem, InstructionTag, ReviewBatch
 from rules.models.comments import Comment, CommentVersion
 from rules.models.double_review import DoubleBasis, DoubleReview, InstructionImpact, Opinion, Verdict
@@ -56,6 +65,7 @@ from rules.models.task import Task
 from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceImport
 
 __all__ = [
+    "AWAY_SECONDS",
     "OPEN_STATES",
     "Absence",
     "Assignment",
@@ -133,4 +143,5 @@ __all__ = [
     "TraceImport",
     "Verdict",
     "Waiting",
+    "quarter_of",
 ]

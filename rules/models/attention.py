@@ -1,5 +1,7 @@
 """How a decision was made: when the card was opened, what had been seen, how long it took; and pauses."""
 
+from datetime import datetime
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -9,6 +11,14 @@ from django.utils.translation import gettext_lazy as _
 from pld_app.models import AuditEvent
 from rules.models.instructions import Instruction, Revision
 from rules.models.task import Task
+
+# Above this a card was left open, not read: its time is kept, and left out of medians.
+AWAY_SECONDS = 1800
+
+
+def quarter_of(at: datetime) -> str:
+    """The quarter of a year, such as 2026Q4, in UTC."""
+    return f"{at.year}Q{(at.month - 1) // 3 + 1}"
 
 
 class CardLook(models.Model):

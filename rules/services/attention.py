@@ -7,13 +7,17 @@ from statistics import median
 from django.db import transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Least
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import AuditEvent, Role, User
+from pld_app.notifications import kind_register, notify
 from rules.models import (
+    AWAY_SECONDS,
     CardLook,
     Instruction,
     JudgementContext,
@@ -26,9 +30,17 @@ from rules.models import (
 )
 from rules.selectors.review_policy import policy_of
 
+kind_register(
+    "review.paused",
+    label=gettext_lazy("A reviewer's queue was paused"),
+    text=gettext_lazy("The queue of %(name)s in %(task)s is paused: %(reason)s."),
+)
+kind_register(
+    "review.pause_lifted",
+    label=gettext_lazy("Your queue goes on"),
+    text=gettext_lazy("%(by)s lifted the pause of your queue in %(task)s."),
+)
 SESSION_GAP = timedelta(minutes=15)
-# Above this a card was left open, not read: its time is kept, and left out of medians.
-AWAY_SECONDS = 1800
 # Whose own pace is judged: fewer decisions say too little.
 PACE_FROM, PACE_OF = 10, 100
 SHORT_TEXT_WORDS = 25
@@ -191,6 +203,10 @@ def pause_open(*, task: Task, user: User, reason: PauseReason) -> ReviewPause:
         return present
     data: dict[str, Json] = {"reviewer": user.username, "reason": reason}
     event = audit_record("reviewer.paused", actor=None, subject=user, task_slug=task.slug, data=data)
+    leads = User.objects.filter(role=Role.ADMIN, is_active=True)
+    url = reverse("review-quality", args=[task.slug])
+    why = str(PauseReason(reason).label)
+    notify([*leads, user], "review.paused", url=url, name=str(user), task=task.name, reason=why)
     return ReviewPause.objects.create(user=user, task=task, reason=reason, event=event)
 
 
@@ -209,4 +225,6 @@ def pause_lift(*, pause_id: int, admin: User, note: str) -> ReviewPause:
     event = audit_record("review_pause.lifted", actor=admin, subject=pause, task_slug=pause.task.slug, data=data)
     pause.lifted_at, pause.lifted_by, pause.lift_event, pause.note = timezone.now(), admin, event, note
     pause.save(update_fields=["lifted_at", "lifted_by", "lift_event", "note"])
+    url = reverse("review-queue", args=[pause.task.slug])
+    notify([pause.user], "review.pause_lifted", url=url, by=str(admin), task=pause.task.name)
     return pause

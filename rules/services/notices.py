@@ -1,18 +1,11 @@
 """The notice on automation bias: read at the start and again each quarter of a year, on record."""
 
-from datetime import datetime
-
 from django.db import transaction
 from django.utils import timezone
 
 from pld_app.audit import audit_record
 from pld_app.models import User
-from rules.models import BiasNotice
-
-
-def quarter_of(at: datetime) -> str:
-    """Such as 2026Q4, in UTC."""
-    return f"{at.year}Q{(at.month - 1) // 3 + 1}"
+from rules.models import BiasNotice, quarter_of
 
 
 def notice_is_due(user: User) -> bool:

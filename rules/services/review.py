@@ -77,7 +77,8 @@ class _Review:
         """Record event and decision on the present text, under the version the row is about to have."""
         event = self.event(kind, self.revision.number, self.revision.text_sha256, said)
         self.decision(kind, event, self.revision, said)
-        self.keep(kind, event)
+        if kind != DecisionKind.REOPEN:
+            self.keep(kind, event)
 
     def judge(self, kind: DecisionKind, verdict: Verdict, status: InstructionStatus, said: Mapping[str, Json]) -> None:
         """Approve or reject: alone where one reviewer is enough, else as an opinion beside another's.

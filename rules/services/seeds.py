@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import Max
+from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import AuditEvent, Role, User
+from pld_app.notifications import kind_register, notify
 from rules import perturbations
 from rules.models import (
     DecisionKind,
@@ -34,6 +37,13 @@ from rules.models import (
 from rules.selectors.review_policy import policy_of
 from rules.services.refusals import database_refusals
 
+kind_register(
+    "review.alarm",
+    label=gettext_lazy("A reviewer missed check items"),
+    text=gettext_lazy(
+        "%(name)s missed %(wrong)s of ten check items in %(task)s. Talk, and look at that session again."
+    ),
+)
 BLOCK = 10
 ALARM_WRONG = 2
 # Two good ones among ten: a reviewer who rejects everything must not look careful.
@@ -247,6 +257,9 @@ def seed_answered(*, revision: Revision, reviewer: User, kind: str, reason: str,
     data: dict[str, Json] = {"reviewer": reviewer.username, "block": block, "wrong": wrong}
     raised = audit_record("seed_alarm.raised", actor=None, subject=reviewer, task_slug=task.slug, data=data)
     SeedAlarm.objects.create(user=reviewer, task=task, block=block, event=raised)
+    leads = User.objects.filter(role=Role.ADMIN, is_active=True)
+    url = reverse("review-quality", args=[task.slug])
+    notify(leads, "review.alarm", url=url, name=str(reviewer), task=task.name, wrong=str(wrong))
     if alarms.filter(block=block - 1).exists():
         from rules.services.attention import pause_open  # noqa: PLC0415  # attention asks for the answer, this for the pause
 

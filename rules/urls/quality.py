@@ -1,8 +1,17 @@
 from django.urls import path
 
-from rules.views import review_guard
+from rules.views import quality, review_guard
 
 urlpatterns = [
+    path("review/policy/", quality.review_policy, name="review-policy"),
+    path("review/policy/change/", quality.review_policy_change, name="review-policy-change"),
+    path("review/quality/", quality.review_quality, name="review-quality"),
+    path("review/quality.csv", quality.review_quality_export, name="review-quality-export"),
+    path("review/session/", quality.review_session, name="review-session"),
+    path("review/seeds/", quality.review_seeds, name="review-seeds"),
+    path("review/seeds/make/", quality.seeds_make, name="seeds-make"),
+    path("review/seeds/<int:pk>/retire/", quality.seed_retire, name="seed-retire"),
+    path("review/pauses/<int:pk>/lift/", quality.pause_lift, name="review-pause-lift"),
     path("review/notice/", review_guard.bias_notice, name="bias-notice"),
     path("review/<int:number>/figures/", review_guard.instruction_insight, name="instruction-insight"),
     path("review/<int:number>/evidence/", review_guard.instruction_evidence, name="instruction-evidence"),
