@@ -193,7 +193,7 @@ def _overturns(task: Task) -> list[tuple[int, bool]]:
 
     A decision is overturned when it is reopened by somebody else; a blind first opinion when the outcome is the other.
     """
-    found = []
+    found: list[tuple[int, bool]] = []
     decisions = Decision.objects.filter(
         instruction__task=task,
         instruction__is_seeded=False,

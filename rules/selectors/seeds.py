@@ -1,6 +1,7 @@
 """The check items of a task, for those who make and audit them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q
@@ -23,13 +24,14 @@ class SeedRow:
     right: int
 
 
-def seed_page(task: Task, number: str | None) -> tuple[Page[Seed], list[SeedRow]]:
+def seed_page(task: Task, number: str | None) -> tuple[Page[Any], list[SeedRow]]:
     """25 check items, newest first, each with its change against the text it was made from."""
     seeds = Seed.objects.filter(instruction__task=task).select_related("instruction", "source__current_revision")
     counted = seeds.annotate(
         answered=Count("answers"), right=Count("answers", filter=Q(answers__is_right=True))
     ).prefetch_related("instruction__revisions")
     page = Paginator(counted.order_by("-pk"), PAGE_ROWS).get_page(number)
+    # Any: the rows carry the counts beside their own fields.
     return page, [_row(task, seed) for seed in page.object_list]
 
 

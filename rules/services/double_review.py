@@ -88,7 +88,7 @@ def _opened(instruction: Instruction, revision: Revision, reviewer: User) -> Dou
     double = DoubleReview.objects.create(
         instruction=instruction, revision=revision, reader=reviewer if instruction.is_seeded else None
     )
-    if revision.author_id is not None:
+    if revision.author_id is not None and revision.event_id is not None:
         # Whoever wrote a text stands for it: their edit is the first opinion.
         Opinion.objects.create(
             double=double, seat=1, actor_id=revision.author_id, verdict=Verdict.APPROVE, event_id=revision.event_id
