@@ -20,6 +20,7 @@ from rules.models.findings import (
     MatchKind,
     NearDuplicate,
     RunMatch,
+    SimilarKind,
     SimilarRule,
     Suspect,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "SeedKind",
     "SignOffPolicy",
     "Signature",
+    "SimilarKind",
     "SimilarRule",
     "Split",
     "Suspect",
