@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 
 from evaluation.figures import BarRun, BarsFigure, bars_figure
+from evaluation.figures_series import LabelScores, LabelsFigure, labels_figure
 from evaluation.metrics import LabelScore, PairedComparison, compare_runs
 from evaluation.models import EvaluationRun, Example, Prediction
 from evaluation.schemas import RunFigures
@@ -59,6 +60,7 @@ class Comparison:
 
     runs: tuple[ComparedRun, ...]
     bars: BarsFigure
+    by_label: LabelsFigure
     labels: tuple[LabelRow, ...]
     pairs: tuple[Pair, ...]
 
@@ -68,15 +70,18 @@ def comparison(task: Task, runs: Sequence[EvaluationRun]) -> Comparison | None:
     compared = [ComparedRun(run, figures) for run in runs if (figures := figures_of(run)) is not None]
     if not compared:
         return None
+    rows = tuple(_label_row(index, label, compared) for index, label in enumerate(task.labels))
     return Comparison(
         runs=tuple(compared),
-        bars=_bars(compared),
-        labels=tuple(_label_row(index, label, compared) for index, label in enumerate(task.labels)),
+        bars=bars_of(compared),
+        by_label=_by_label(rows, compared),
+        labels=rows,
         pairs=_pairs([one.run for one in compared]),
     )
 
 
-def _bars(compared: Sequence[ComparedRun]) -> BarsFigure:
+def bars_of(compared: Sequence[ComparedRun]) -> BarsFigure:
+    """The macro-F1 of each run as a bar; ValueError without runs."""
     bars = [
         BarRun(
             source=source_of(one.run),
@@ -87,6 +92,20 @@ def _bars(compared: Sequence[ComparedRun]) -> BarsFigure:
         for one in compared
     ]
     return bars_figure(bars, figure_id="bars")
+
+
+def _by_label(rows: Sequence[LabelRow], compared: Sequence[ComparedRun]) -> LabelsFigure:
+    runs = [
+        LabelScores(
+            name=_("Run %(n)d") % {"n": one.run.number},
+            source=source_of(one.run),
+            f1=tuple(row.by_run[place][1].f1 for row in rows),
+            is_baseline=one.run.is_baseline,
+        )
+        for place, one in enumerate(compared)
+    ]
+    supports = [row.by_run[0][1].support for row in rows]
+    return labels_figure([row.label for row in rows], supports, runs, figure_id="by-label")
 
 
 def _label_row(index: int, label: str, compared: Sequence[ComparedRun]) -> LabelRow:

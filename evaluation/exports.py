@@ -3,17 +3,26 @@
 import csv
 import json
 from collections.abc import Iterator
+from itertools import batched
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
-from evaluation.models import EvaluationRun, Prediction
+from evaluation.models import EvaluationRun, Example, Prediction
+from evaluation.promptfoo import promptfoo_lines
+from evaluation.selectors.runs import examples_of
 from pld_app.audit import audit_record
+from pld_app.errors import InvalidInput
 from pld_app.models import User
 from pld_app.spreadsheets import Echo, disarm
 from rules.selectors.rulesets import utc_text
 
-KINDS = {"json": "application/json", "csv": "text/csv; charset=utf-8"}
+KINDS = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "yaml": "application/yaml; charset=utf-8",  # a promptfoo configuration
+}
 COLUMNS = (
     "example",
     "repeat",
@@ -39,10 +48,24 @@ COLUMNS = (
 
 @transaction.atomic
 def evaluation_export(*, run: EvaluationRun, kind: str, actor: User) -> Iterator[str]:
-    """The chunks of the file of one of KINDS, and the event that it was taken out."""
+    """The chunks of the file of one of KINDS, and the event that it was taken out.
+
+    Raises InvalidInput for a promptfoo configuration of a run that asked no student.
+    """
+    if kind == "yaml" and run.student is None:
+        raise InvalidInput(_("This run asked no student, so there is nothing for promptfoo to ask. Take JSON or CSV."))
     data = {"kind": kind, "prompt_sha256": run.prompt_sha256, "state": run.state}
     audit_record("evaluation.exported", actor=actor, subject=run, task_slug=run.task.slug, data=data)
+    if kind == "yaml":
+        return promptfoo_lines(run, _examples(run))
     return _json_chunks(run) if kind == "json" else _csv_lines(run)
+
+
+def _examples(run: EvaluationRun) -> Iterator[Example]:
+    """The run's examples with their texts, some at a time."""
+    for part in batched(examples_of(run), 500):
+        rows = Example.objects.in_bulk([one.example_id for one in part])
+        yield from (rows[one.example_id] for one in part)
 
 
 def _predictions(run: EvaluationRun) -> Iterator[Prediction]:

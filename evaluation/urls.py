@@ -1,15 +1,24 @@
 from django.urls import include, path
 
-from evaluation.views import runs as views
+from evaluation.views import datasets, groups, runs
 
 _pages = [
-    path("", views.evaluation_list, name="evaluation-list"),
-    path("new/", views.evaluation_new, name="evaluation-new"),
-    path("compare/", views.evaluation_compare, name="evaluation-compare"),
-    path("<int:number>/", views.evaluation_detail, name="evaluation-detail"),
-    path("<int:number>/cancel/", views.evaluation_cancel, name="evaluation-cancel"),
-    path("<int:number>/rerun/", views.evaluation_rerun, name="evaluation-rerun"),
-    path("<int:number>/export.<str:kind>", views.evaluation_export, name="evaluation-export"),
+    path("", runs.evaluation_list, name="evaluation-list"),
+    path("new/", runs.evaluation_new, name="evaluation-new"),
+    path("compare/", runs.evaluation_compare, name="evaluation-compare"),
+    path("comparisons/", groups.group_list, name="evaluation-groups"),
+    path("comparisons/new/", groups.group_new, name="evaluation-group-new"),
+    path("comparisons/<int:number>/", groups.group_detail, name="evaluation-group"),
+    path("releases/", groups.release_figures, name="evaluation-releases"),
+    path("datasets/", datasets.dataset_list, name="evaluation-datasets"),
+    path("datasets/new/", datasets.dataset_new, name="evaluation-dataset-new"),
+    path("datasets/<int:number>/", datasets.dataset_detail, name="evaluation-dataset"),
+    path("template/", datasets.input_template, name="evaluation-template"),
+    path("template/save/", datasets.input_template_new, name="evaluation-template-save"),
+    path("<int:number>/", runs.evaluation_detail, name="evaluation-detail"),
+    path("<int:number>/cancel/", runs.evaluation_cancel, name="evaluation-cancel"),
+    path("<int:number>/rerun/", runs.evaluation_rerun, name="evaluation-rerun"),
+    path("<int:number>/export.<str:kind>", runs.evaluation_export, name="evaluation-export"),
 ]
 
 urlpatterns = [path("tasks/<slug:slug>/evaluation/", include(_pages))]

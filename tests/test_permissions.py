@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from evaluation.models import EvaluationRun
+from evaluation.models import EvaluationRun, RunGroup
 from pld_app.models import AuditEvent, Domain, Role, User
 from rules.models import PauseReason, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
@@ -167,6 +167,15 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "evaluation-cancel": {"POST": ADMIN},
     "evaluation-rerun": {"POST": ADMIN},
     "evaluation-export": {"GET": ALL},
+    "evaluation-groups": {"GET": ALL},
+    "evaluation-group-new": {"GET": ADMIN, "POST": ADMIN},
+    "evaluation-group": {"GET": ALL},
+    "evaluation-releases": {"GET": ALL},
+    "evaluation-datasets": {"GET": ALL},
+    "evaluation-dataset-new": {"GET": ADMIN, "POST": ADMIN},
+    "evaluation-dataset": {"GET": ALL},
+    "evaluation-template": {"GET": ALL},
+    "evaluation-template-save": {"POST": ADMIN},
 }
 # Opening a card keeps when it was opened, for the reviewer's own decision; it writes no event.
 OWN_NOTES = {"instruction-detail": "rules_cardlook"}
@@ -269,6 +278,10 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("ruleset-sign", "number"): steps.again_frozen(task, ana).number,
         ("ruleset-export", "number"): release.ruleset.number,
         ("evaluation", "number"): run.number,
+        ("evaluation-dataset", "number"): run.dataset.number,
+        ("evaluation-group", "number"): RunGroup.objects.create(
+            task=task, number=1, dataset=run.dataset, split="validation"
+        ).number,
     }
     clients = {STRANGER: Client(raise_request_exception=False)}
     for user in (ana, sam, abe, ada):

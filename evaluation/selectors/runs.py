@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from evaluation.answers import cached_tokens
 from evaluation.figures import ConfusionFigure, Source, confusion_figure
+from evaluation.figures_series import LabelScores, LabelsFigure, labels_figure
 from evaluation.metrics import CallSummary, Metrics, score_run, summarise_calls
 from evaluation.models import EvaluationRun, Example, Prediction, PredictionOutcome, PromptKind
 from evaluation.sampling import Labelled, stratified_sample
@@ -134,6 +135,14 @@ def baseline_of(run: EvaluationRun) -> EvaluationRun | None:
 
 def run_confusion(run: EvaluationRun, figures: RunFigures) -> ConfusionFigure:
     return confusion_figure(figures.metrics.confusion, source_of(run), figure_id="confusion", malformed=_("Unusable"))
+
+
+def run_labels(run: EvaluationRun, figures: RunFigures) -> LabelsFigure:
+    """The F1 of each label of one run, as a picture."""
+    scores = figures.metrics.by_label
+    bars = LabelScores(f"Run {run.number}", source_of(run), tuple(score.f1 for score in scores), run.is_baseline)
+    names, supports = [score.label for score in scores], [score.support for score in scores]
+    return labels_figure(names, supports, [bars], figure_id="by-label-figure")
 
 
 def errors_of(run: EvaluationRun, *, gold: str = "", predicted: str = "") -> QuerySet[Prediction]:

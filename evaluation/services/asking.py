@@ -22,7 +22,7 @@ def example_request(
     """
     labels = [*run.labels, *([run.abstention_label] if run.abstention_label else [])]
     try:
-        content = render_user_message(run.task.input_fields, values, run.template)
+        content = rendered_message(run, values)
     except ValueError as error:
         raise InvalidInput(_("Example %(key)s cannot be asked about: %(why)s") % {"key": key, "why": error}) from error
     body = ChatBody(
@@ -34,6 +34,11 @@ def example_request(
         max_tokens=answer_tokens(labels),
     )
     return CallRequest(key=key, purpose=PURPOSE, body=body)
+
+
+def rendered_message(run: EvaluationRun, values: Mapping[str, str]) -> str:
+    """The user message for an example's input fields. ValueError if one is missing."""
+    return render_user_message(run.task.input_fields, values, run.template)
 
 
 def answer_tokens(labels: list[str]) -> int:

@@ -96,6 +96,8 @@ def _figures_context(run: EvaluationRun) -> dict[str, Any]:
     return {
         "figures": figures,
         "confusion": selectors.run_confusion(run, figures) if figures else None,
+        "by_label": selectors.run_labels(run, figures) if figures else None,
+        "spread": figures.spread if figures else None,
         "baseline": baseline,
         "prompt_tokens": token_estimate(run.prompt),
         "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None,

@@ -39,15 +39,14 @@ def _tls(scheme: str) -> ssl.SSLContext:
 
 
 class _CappedStream(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream, max_bytes: int) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
         self._inner = inner
-        self._max_bytes = max_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         received = 0
         async for chunk in self._inner:
             received += len(chunk)
-            if received > self._max_bytes:
+            if received > MAX_BODY_BYTES:
                 raise BodyTooLargeError
             yield chunk
 
@@ -55,11 +54,11 @@ class _CappedStream(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-def _check_head(response: httpx2.Response, max_bytes: int) -> None:
+def _check_head(response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
         raise BodyEncodedError
     length = response.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > max_bytes):
+    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):
         raise BodyTooLargeError
 
 
@@ -70,9 +69,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     but the few a JSON request needs are dropped: the SDK also takes headers from its environment variables.
     """
 
-    def __init__(self, endpoint: EndpointConfig, *, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, endpoint: EndpointConfig) -> None:
         self._endpoint = endpoint
-        self._max_bytes = max_bytes
         self._addresses: dict[tuple[str, int], tuple[float, list[str]]] = {}
         self._lock = asyncio.Lock()
         # Room for one connection that is still closing beside each call in flight.
@@ -100,7 +98,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def _capped(self, response: httpx2.Response) -> httpx2.Response:
         try:
-            _check_head(response, self._max_bytes)
+            _check_head(response)
         except Exception:
             await response.aclose()
             raise
@@ -109,7 +107,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             response.status_code,
             headers=response.headers,
-            stream=_CappedStream(response.stream, self._max_bytes),
+            stream=_CappedStream(response.stream),
             extensions=response.extensions,
         )
 

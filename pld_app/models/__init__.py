@@ -2,7 +2,6 @@
 
 from pld_app.models.accounts import Domain, Role, User
 from pld_app.models.audit import AuditChain, AuditEvent
-from pld_app.models.batches import BatchState, ModelBatch, ModelBatchItem
 from pld_app.models.endpoints import EndpointKind, ModelCall, ModelEndpoint, StructuredOutput, WireApi
 from pld_app.models.factors import Passkey, RecoveryCode, SsoIdentity, TotpDevice
 from pld_app.models.jobs import Job, JobState
@@ -27,7 +26,6 @@ __all__ = [
     "AuditKey",
     "AuditKeyRevocation",
     "AuditSink",
-    "BatchState",
     "Ceremony",
     "Checkpoint",
     "CheckpointCopy",
@@ -37,8 +35,6 @@ __all__ = [
     "JobState",
     "MailChoice",
     "Method",
-    "ModelBatch",
-    "ModelBatchItem",
     "ModelCall",
     "ModelEndpoint",
     "Notification",

@@ -20,7 +20,6 @@ from rules.models.findings import (
     MatchKind,
     NearDuplicate,
     RunMatch,
-    SimilarKind,
     SimilarRule,
     Suspect,
 )
@@ -136,7 +135,6 @@ __all__ = [
     "SeedKind",
     "SignOffPolicy",
     "Signature",
-    "SimilarKind",
     "SimilarRule",
     "Split",
     "Suspect",

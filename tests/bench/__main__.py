@@ -11,7 +11,9 @@ from tests.bench.databases import copied_database, template_database
 from tests.bench.machine import Figures, load, machine, say
 from tests.bench.processes import in_own_process
 
-NAMES = ("mining", "review", "prompt_api", "dispatch", "two_workers", "trace_import")
+NAMES = ("mining", "review", "prompt_api", "dispatch", "two_workers", "trace_import", "evaluation", "pipeline")
+# Takes half an hour, so only when it is named.
+ON_REQUEST = ("local_student",)
 
 
 def _run(name: str, template: str, *, quick: bool) -> Figures:
@@ -25,12 +27,14 @@ def _run(name: str, template: str, *, quick: bool) -> Figures:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (all by default), {', '.join(ON_REQUEST)}"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works; not to be quoted")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in NAMES]
+    unknown = [name for name in arguments.names if name not in (*NAMES, *ON_REQUEST)]
     if unknown:
-        parser.error(f"there is no benchmark {', '.join(unknown)}; choose of {', '.join(NAMES)}")
+        parser.error(f"there is no benchmark {', '.join(unknown)}; choose of {', '.join((*NAMES, *ON_REQUEST))}")
     for name in ("DATABASE_URL", "REDIS_URL"):
         if name not in os.environ:
             parser.error(f"{name} is not set: run ./dev bench, which starts throwaway servers")

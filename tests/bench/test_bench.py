@@ -48,7 +48,16 @@ def test_every_benchmark_runs_in_small_and_prints_one_json_object() -> None:
     done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     benches = json.loads(done.stdout)["benches"]
-    assert list(benches) == ["mining", "review", "prompt_api", "dispatch", "two_workers", "trace_import"]
+    assert list(benches) == [
+        "mining",
+        "review",
+        "prompt_api",
+        "dispatch",
+        "two_workers",
+        "trace_import",
+        "evaluation",
+        "pipeline",
+    ]
     assert all(len(bench["load_before"]) == len(bench["load_after"]) == 3 for bench in benches.values())
 
 

@@ -28,10 +28,6 @@ class Log:
     def seal(self) -> Round:
         return seal_round([FolderSink(self.copies)])
 
-    @staticmethod
-    def seal_into(folder: Path) -> Round:
-        return seal_round([FolderSink(folder)])
-
     def newest_copy(self) -> Path:
         return max(self.copies.glob("checkpoint-*.txt"))
 

@@ -9,7 +9,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
-from evaluation.models import EvaluationRun
+from evaluation.models import Dataset, DatasetCheck, EvaluationRun, InputTemplate, RunGroup
 from pld_app.models import AuditEvent, Role, User
 from rules.models import (
     Cluster,
@@ -161,7 +161,22 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         "withdrawn": withdrawn.number,
         "frozen": release.ruleset.number,
         "evaluation": evaluated.number,
+        **_evaluation_objects(evaluated),
     }
+
+
+def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
+    """A dataset, a refused one, a check, a template and a comparison that say hostile things."""
+    named = {"task": run.task, "source": "file", "file_name": HOSTILE[:200]}
+    refused = Dataset.objects.create(number=70, name=HOSTILE[:120], **named)
+    problems = [{"line": 1, "reason": HOSTILE, "message": HOSTILE}]
+    Dataset.objects.filter(pk=refused.pk).update(state="refused", problems=problems)
+    DatasetCheck.objects.create(
+        dataset=run.dataset, compared=2, of=2, found=1, pairs=[[HOSTILE, "test", HOSTILE, "train", 0.95]]
+    )
+    InputTemplate.objects.create(task=run.task, version=1, text=HOSTILE, abstention_label=SHORT)
+    group = RunGroup.objects.create(task=run.task, number=1, dataset=run.dataset, split="validation")
+    return {"dataset": run.dataset.number, "refused": refused.number, "comparison": group.number}
 
 
 def _evaluated(task: Task, labels: list[str]) -> EvaluationRun:
@@ -224,6 +239,15 @@ PAGES = [
     "/tasks/nda/evaluation/new/",
     "/tasks/nda/evaluation/{evaluation}/",
     "/tasks/nda/evaluation/compare/?run={evaluation}",
+    "/tasks/nda/evaluation/comparisons/",
+    "/tasks/nda/evaluation/comparisons/new/",
+    "/tasks/nda/evaluation/comparisons/{comparison}/",
+    "/tasks/nda/evaluation/releases/",
+    "/tasks/nda/evaluation/datasets/",
+    "/tasks/nda/evaluation/datasets/new/",
+    "/tasks/nda/evaluation/datasets/{dataset}/",
+    "/tasks/nda/evaluation/datasets/{refused}/",
+    "/tasks/nda/evaluation/template/",
 ]
 
 
@@ -328,6 +352,7 @@ def test_downloads_are_named_by_us_and_never_shown_as_pages(
         "/tasks/nda/rulesets/compare/{frozen}/v{release}.json",
         "/tasks/nda/evaluation/{evaluation}/export.csv",
         "/tasks/nda/evaluation/{evaluation}/export.json",
+        "/tasks/nda/evaluation/{evaluation}/export.yaml",
     ):
         response: Any = browser.get(path.format(**hostile))
         assert response.status_code == 200, path
