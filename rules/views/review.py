@@ -29,7 +29,7 @@ from rules.services import review as services
 from rules.services.review_input import plain_newlines
 from rules.views import review_extras
 from rules.views.review_hands import hands_said, others_said
-from rules.views.review_links import card_url, queue_url, view_of
+from rules.views.review_links import card_url, to_queue, view_of
 from rules.views.review_refused import Refused, show_conflict, typed_back
 
 
@@ -185,10 +185,10 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         "hands": hands,
         "held": hands_said(hands),
         "others": others_said(hands),
-        # One name for the menus of this rendering alone: htmx puts the new card in before it takes the old one out, and
-        # a browser shuts a menu that arrives open while one of the same name is open already.
         "keys": preference.keys,
         "font": preference.font,
+        # One name for the menus of this rendering alone: htmx puts the new card in before it takes the old one out, and
+        # a browser shuts a menu that arrives open while one of the same name is open already.
         "menus": uuid.uuid4().hex[:8],
         **review_extras.card_extras(request, instruction),
     }
@@ -228,7 +228,8 @@ def _go_on(
     number = claims.claim_next(task=task, view=view, reviewer=request.user, behind=instruction)
     if number is None:
         nothing = _("Nothing is left for you to decide in this view.")
-        return _redirect(request, queue_url(task, view), [*said, nothing], clear)
+        messages.success(request, " ".join([*said, nothing]), extra_tags=clear)
+        return to_queue(request, task, view)
     left = view_rows(task, view, request.user, open_only=True).count()
     words = ngettext("%(count)d left.", "%(count)d left.", left) % {"count": left}
     return _redirect(request, card_url(task, number, view), [*said, words], clear)

@@ -16,7 +16,7 @@ from rules.models import Instruction, Task
 from rules.selectors import review as selectors
 from rules.selectors.review_hands import Hands, hands_of
 from rules.services import claims, drafts
-from rules.views.review_links import card_url, queue_url, view_of
+from rules.views.review_links import card_url, to_queue, view_of
 
 
 @roles_required(Role.REVIEWER)
@@ -28,7 +28,7 @@ def review_next(request: UserRequest, slug: str) -> HttpResponse:
     number = claims.claim_next(task=task, view=view, reviewer=request.user)
     if number is None:
         messages.info(request, _("Nothing in this view is free: colleagues hold what is open, or it is theirs to do."))
-        return redirect(queue_url(task, view))
+        return to_queue(request, task, view)
     return redirect(card_url(task, number, view))
 
 
@@ -85,7 +85,7 @@ def review_release(request: UserRequest, slug: str, number: int) -> HttpResponse
     """Let the card go. Sent by the browser when it is left, and by a button."""
     instruction = selectors.instruction_get(slug, number)
     claims.claim_release(instruction_id=instruction.pk, reviewer=request.user)
-    return redirect(queue_url(instruction.task, view_of(request, instruction.task)))
+    return to_queue(request, instruction.task, view_of(request, instruction.task))
 
 
 @roles_required(Role.REVIEWER)

@@ -47,7 +47,9 @@ def review_of(count: int) -> Task:
     task = make_task()
     rule_with_evidence(task)
     for number in range(2, count + 1):
-        make_instruction(task, f"If clause {number} lets copies be kept, then label Compliant.")
+        # A topic each: within one the order is every reviewer's own.
+        text = f"If clause {number} lets copies be kept, then label Compliant."
+        make_instruction(task, text, topic=f"copies {number:02d}")
     return task
 
 

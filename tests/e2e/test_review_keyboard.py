@@ -63,7 +63,7 @@ def number_shown(page: Page) -> str:
 
 
 def _reason(keyboard: Keyboard, step: Step) -> None:
-    keyboard.press("r" if step.kind == DecisionKind.REJECT else "s")
+    keyboard.press("r" if step.kind == DecisionKind.REJECT else "b")
     if not step.note:
         return keyboard.press(step.reason_key)
     keyboard.tab_to("details[open] textarea[name=note]")

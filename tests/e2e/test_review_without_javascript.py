@@ -19,7 +19,7 @@ def test_twenty_rules_are_decided_by_plain_forms(person: Callable[..., Person]) 
     page = person("lena", java_script_enabled=False).open(f"/tasks/{task.slug}/review/?domain=all")
     # Nothing is offered that only a script can do.
     expect(page.locator("[data-js-only]:visible")).to_have_count(0)
-    page.get_by_role("link", name="Begin at the first").click()
+    page.get_by_role("button", name="Take the next one").click()
     _look_around_and_take_back(page)
     for number, step in enumerate(plan(), start=1):
         expect(page.locator("#rule-title")).to_have_text(f"Instruction {number}")

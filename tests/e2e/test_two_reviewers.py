@@ -22,7 +22,7 @@ OTHERS = f"{LONG_RULE} Copies of counsel count as well."
 @pytest.fixture
 def task(db: None) -> Task:
     reviewers()
-    return review_of(2)
+    return review_of(3)
 
 
 @pytest.fixture
@@ -45,6 +45,23 @@ def begin_edit(page: Page, text: str = TYPED) -> None:
     page.get_by_label("The rule in your words").fill(text)
 
 
+def take_over(page: Page) -> None:
+    """From the colleague who opened it first: never by opening the card alone."""
+    expect(page.locator(".action-bar")).to_contain_text("Lena is working on it")
+    page.keyboard.press("t")
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
+
+
+def opened_by_both(person: Callable[..., Person], card: str) -> tuple[Page, Page]:
+    """Lena's card, which is hers for having been first, and Finn's, who has taken it over since."""
+    lena = person("lena").open(card)
+    expect(lena.locator(".action-bar")).to_contain_text("Yours until")
+    begin_edit(lena)
+    finn = person("finn").open(card)
+    take_over(finn)
+    return lena, finn
+
+
 def save(page: Page) -> None:
     page.keyboard.press("Control+Enter")
 
@@ -58,8 +75,7 @@ def kept_draft(page: Page) -> None:
 def test_the_second_editor_sees_what_happened_and_saves_over_it(
     task: Task, card: str, person: Callable[..., Person]
 ) -> None:
-    lena, finn = person("lena").open(card), person("finn").open(card)
-    begin_edit(lena)
+    lena, finn = opened_by_both(person, card)
     begin_edit(finn, OTHERS)
     save(finn)
     expect(finn.locator("#rule-title")).to_have_text("Instruction 2")
@@ -67,7 +83,10 @@ def test_the_second_editor_sees_what_happened_and_saves_over_it(
     save(lena)
     expect(lena.locator("#conflict-title")).to_contain_text("Nothing was saved")
     expect(lena.locator(".timeline")).to_contain_text("by Finn")
-    expect(lena.locator(".record")).to_have_text(OTHERS)
+    expect(lena.locator(".record").first).to_have_text(OTHERS)
+    # Three texts: what both began with, and what each made of it.
+    expect(lena.locator(".three-ways .record")).to_have_text(LONG_RULE)
+    expect(lena.locator(".three-ways ins")).to_have_count(2)
     expect(lena.get_by_label("Your text")).to_have_value(TYPED)
     assert decisions() == {DecisionKind.EDIT: 1}
 
@@ -86,8 +105,7 @@ def test_the_second_editor_sees_what_happened_and_saves_over_it(
 def test_an_edit_of_what_a_colleague_has_approved_loses_no_word(
     task: Task, card: str, person: Callable[..., Person]
 ) -> None:
-    lena, finn = person("lena").open(card), person("finn").open(card)
-    begin_edit(lena)
+    lena, finn = opened_by_both(person, card)
     lena.get_by_label("Why").first.fill("Clearer for the student.")
     finn.keyboard.press("a")
     expect(finn.locator("#rule-title")).to_have_text("Instruction 2")
@@ -103,7 +121,8 @@ def test_an_edit_of_what_a_colleague_has_approved_loses_no_word(
 
 def test_the_second_decision_is_refused_in_words(task: Task, card: str, person: Callable[..., Person]) -> None:
     """Also with a plain form, and both see the one decision that counts."""
-    lena, plain = person("lena").open(card), person("finn", java_script_enabled=False).open(card)
+    plain = person("finn", java_script_enabled=False).open(card)
+    lena = person("lena").open(card)
     lena.keyboard.press("a")
     expect(lena.locator("#rule-title")).to_have_text("Instruction 2")
     menu = plain.locator(".action-bar details", has_text="Reject")
@@ -116,6 +135,35 @@ def test_the_second_decision_is_refused_in_words(task: Task, card: str, person: 
     plain.get_by_role("link", name="Look at it as it is now").click()
     expect(plain.locator(".review-head")).to_contain_text("Approved")
     assert decisions() == {DecisionKind.APPROVE: 1}
+
+
+def test_a_claim_lost_while_typing_loses_no_word(task: Task, card: str, person: Callable[..., Person]) -> None:
+    lena, finn = opened_by_both(person, card)
+    save(lena)
+    expect(lena.locator("#conflict-title")).to_contain_text("a colleague is at work")
+    expect(lena.get_by_label("Your text")).to_have_value(TYPED)
+    lena.get_by_role("button", name="Take it over and go on with my text").click()
+    expect(lena.get_by_label("The rule in your words")).to_have_value(TYPED)
+    assert not decisions()
+    lena.get_by_label("The rule in your words").focus()
+    save(lena)
+    expect(lena.locator("#rule-title")).to_have_text("Instruction 2")
+    assert text_of(task) == TYPED
+    # Finn is told, on the next sign of life, that his page is an old one.
+    finn.keyboard.press("a")
+    expect(finn.locator("#conflict-title")).to_contain_text("is not what you saw")
+
+
+def test_another_browser_brings_the_unsent_text_back(task: Task, card: str, person: Callable[..., Person]) -> None:
+    first = person("lena").open(card)
+    begin_edit(first)
+    expect(first.locator("#draft-state")).to_contain_text("Kept at")
+    second = person("lena").open(card)
+    expect(second.locator(".draft-note")).to_contain_text("is back")
+    expect(second.get_by_label("The rule in your words")).to_have_value(TYPED)
+    second.get_by_role("button", name="Discard it").click()
+    expect(second.locator(".draft-note")).to_have_count(0)
+    expect(second.locator("#edit-text")).to_have_value(LONG_RULE)
 
 
 def test_a_cut_network_loses_no_word(task: Task, card: str, person: Callable[..., Person]) -> None:
