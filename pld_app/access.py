@@ -6,6 +6,8 @@ from typing import Any, Concatenate, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import render
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django_htmx.middleware import HtmxDetails
 
@@ -34,6 +36,35 @@ def _who_may(allowed: frozenset[Role], user: User) -> str:
     return words % {"roles": names, "own": str(Role(user.role).label).lower()}
 
 
+# The fields in which people write at length: what stands in them is handed back, whatever happens to the request.
+KEPT = ("text", "note", "reason")
+
+
+def kept_text(request: HttpRequest) -> dict[str, str]:
+    """What was typed in this request, by field."""
+    return {key: value for key, value in request.POST.items() if key in KEPT and isinstance(value, str) and value}
+
+
+def _to_sign_in(request: HttpRequest) -> HttpResponseBase:
+    """To the sign-in page and back to where a page can be shown; a text under way is shown first, to be copied."""
+    if request.method in {"GET", "HEAD"}:
+        return redirect_to_login(request.get_full_path())
+    back = page_before(request)
+    kept = kept_text(request)
+    # A page with scripts keeps the text itself (static/js/draft.js) and brings it back after signing in.
+    if not kept or "HX-Request" in request.headers:
+        return redirect_to_login(back)
+    context = {"kept": kept, "sign_in": redirect_to_login(back).url}
+    return render(request, "session_ended.html", context, status=401)
+
+
+def page_before(request: HttpRequest) -> str:
+    """Where the person came from if that was here: a link of another site must not look like ours."""
+    before = request.headers.get("Referer", "")
+    ours = url_has_allowed_host_and_scheme(before, {request.get_host()}, require_https=request.is_secure())
+    return before if ours else "/"
+
+
 def roles_required[**P](
     *roles: Role,
 ) -> Callable[[Callable[Concatenate[UserRequest, P], HttpResponseBase]], View[P]]:
@@ -47,7 +78,7 @@ def roles_required[**P](
         @wraps(view)
         def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if not request.user.is_authenticated:
-                return redirect_to_login(request.get_full_path())
+                return _to_sign_in(request)
             if request.user.role not in allowed:
                 raise NotAllowed(_who_may(allowed, request.user))
             return view(cast(UserRequest, request), *args, **kwargs)

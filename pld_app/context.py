@@ -9,6 +9,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import Role
+from pld_app.notifications import unread_count
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ _TASK = (
 
 
 def page(request: HttpRequest) -> dict[str, object]:
-    """Template context: `nav_items`, and `task_nav_items` inside a task."""
+    """Template context: `nav_items`, `task_nav_items` inside a task, and how many messages are `unread`."""
     context: dict[str, object] = {"app_version": settings.VERSION}
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated or request.resolver_match is None:
         return context
     name = request.resolver_match.url_name or ""
+    context["unread"] = unread_count(user)
     context["nav_items"] = [
         NavItem(label, reverse(url), name.startswith(lit))
         for url, label, lit, roles in _TOP

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import structlog
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.http import url_has_allowed_host_and_scheme
 
+from pld_app.access import kept_text, page_before
 from pld_app.errors import Refusal
 from pld_app.session_store import session_seen
 
@@ -76,23 +76,16 @@ class RefusalMiddleware:
         if not isinstance(exception, Refusal):
             return None
         # What was typed is handed back in full: a refusal must never cost a person their text.
-        kept = {key: value for key, value in request.POST.items() if key in {"text", "note", "reason"} and value}
+        kept = kept_text(request)
         template = "refusal.html#fragment" if getattr(request, "htmx", False) else "refusal.html"
         context = {
             "message": exception.user_message,
             "status": exception.status,
             "kept": kept,
-            "back": _page_before(request),
+            "back": page_before(request),
         }
         response = render(request, template, context, status=exception.status)
         if getattr(request, "htmx", False):
             response["HX-Retarget"] = "#refusal"
             response["HX-Reswap"] = "innerHTML"
         return response
-
-
-def _page_before(request: HttpRequest) -> str:
-    """Where the person came from if that was here: a link of another site must not look like ours."""
-    before = request.headers.get("Referer", "")
-    ours = url_has_allowed_host_and_scheme(before, {request.get_host()}, require_https=request.is_secure())
-    return before if ours else "/"

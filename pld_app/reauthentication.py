@@ -5,7 +5,6 @@ read person, method and time from it (`pld_reauthentication_use`): same person, 
 at most five minutes old, in a session that still lives, used once.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -137,6 +136,12 @@ def factors_of(user: User, session_key: str) -> Factors:
         in_series=found.recent and found.both,
         consent_needed=not found.consented,
     )
+
+
+def second_factor_for_signatories() -> bool:
+    """What the newest policy of the installation says; without one, no."""
+    newest = SecurityPolicy.objects.order_by("-pk").first()
+    return newest is not None and newest.second_factor_for_signatories
 
 
 def reauthenticate(
@@ -370,7 +375,7 @@ def reauthentication_use(reauthentication: Reauthentication) -> None:
 
 
 def ceremony_open(
-    *, kind: str, actor: User, session_key: str, act: Act, number: int | None, secrets: dict[str, Any] | None = None
+    *, kind: str, actor: User, session_key: str, act: Act, number: int | None, secret: dict[str, Any] | None = None
 ) -> Ceremony:
     """Keep the question of one act for a passkey or a sign-in provider; `number` is what people call its object."""
     ceremony = Ceremony(
@@ -382,7 +387,7 @@ def ceremony_open(
         subject_id=act.subject_id,
         content_sha256=act.content_sha256,
         meaning=act.meaning,
-        secrets=secrets or {},
+        secret=secret or {},
     )
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
@@ -444,11 +449,11 @@ def _refused_words(proof: Proof) -> str:
     return _("This did not prove that it is you, or was for something else. Repeat it. Nothing was changed.")
 
 
-def passkey_question(*, ceremony: Ceremony, site: passkeys.Site, user: User) -> str:
+def passkey_question(*, ceremony: Ceremony, site: passkeys.Site, user: User) -> dict[str, Any]:
     """The JSON that the page's script hands to the browser."""
     options = passkeys.authentication_options(
         site=site,
         challenge=bytes.fromhex(sha256_hex(ceremony.statement)),
         passkeys=list(Passkey.objects.filter(user=user, removed_at__isnull=True)),
     )
-    return json.dumps({"ceremony": str(ceremony.token), "options": options})
+    return {"ceremony": str(ceremony.token), "options": options}

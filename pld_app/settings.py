@@ -203,6 +203,13 @@ FACTOR_KEYS = _list("PLD_FACTOR_KEYS")
 PASSKEY_RP_ID = os.environ.get("PLD_PASSKEY_RP_ID", "")
 PASSKEY_ORIGIN = os.environ.get("PLD_PASSKEY_ORIGIN", "")
 
+# Single sign-on with an OpenID Connect provider; without issuer and client id there is none.
+OIDC_ISSUER = os.environ.get("PLD_OIDC_ISSUER", "")
+OIDC_CLIENT_ID = os.environ.get("PLD_OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = os.environ.get("PLD_OIDC_CLIENT_SECRET", "")
+OIDC_DOMAINS = [domain.lower() for domain in _list("PLD_OIDC_DOMAINS")]
+OIDC_USERNAME_CLAIM = os.environ.get("PLD_OIDC_USERNAME_CLAIM", "preferred_username")
+
 # Mail: without a server nothing is sent, and the inbox holds every message.
 PUBLIC_URL = os.environ.get("PLD_PUBLIC_URL", "").rstrip("/")
 SMTP_HOST = os.environ.get("PLD_SMTP_HOST", "")

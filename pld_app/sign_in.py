@@ -1,24 +1,36 @@
-"""Signing in under a limit: guessing passwords is slow, for known and unknown names alike."""
+"""Signing in under a limit: guessing passwords and codes is slow, for known and unknown names alike."""
 
 import ipaddress
+import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import authenticate
+from django.contrib.auth import authenticate, login
 from django.db import connection, transaction
 from django.db.models import Q
 from django.http import HttpRequest
-from django.utils.crypto import salted_hmac
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.translation import gettext as _
 
+from pld_app.assertions import b64, unb64
 from pld_app.audit import audit_record
+from pld_app.factors import active_passkeys, has_second_factor, second_factor_accepts
 from pld_app.models import AuditEvent, User
+from pld_app.passkeys import authentication_options, site_of
 
 ACCOUNT_FAILURES = 5
 ADDRESS_FAILURES = 20
 WINDOW = timedelta(minutes=15)
 FAILED = "login.failed"
 LOCKED = "login.locked"
+SUCCEEDED = "login.succeeded"
+ENDED = "login.ended"
+# What a session holds between the first and the second factor, and how long.
+PENDING = "pld.pending"
+PENDING_S = 300
+BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 class SignInLocked(Exception):
@@ -57,6 +69,91 @@ def sign_in_check(*, request: HttpRequest, username: str, password: str) -> User
     if until is not None:
         raise SignInLocked(until, now)
     return None
+
+
+def sign_in_begin(*, request: HttpRequest, user: User, method: str, goal: str) -> bool:
+    """After the first factor: sign in, or keep in the session that the second is still to come (False).
+
+    `goal` is where the person wanted to go.
+    """
+    if not has_second_factor(user):
+        sign_in_complete(request=request, user=user, method=method)
+        return True
+    # Another id, as after signing in: who planted the old one must not follow.
+    request.session.cycle_key()
+    request.session[PENDING] = {
+        "user": user.pk,
+        "method": method,
+        "goal": goal,
+        "since": timezone.now().timestamp(),
+        "hash": user.get_session_auth_hash(),
+        "challenge": b64(secrets.token_bytes(32)),
+    }
+    return False
+
+
+@transaction.atomic
+def sign_in_complete(*, request: HttpRequest, user: User, method: str) -> None:
+    """Sign this person in, under a new session id, and record it."""
+    request.session.pop(PENDING, None)
+    login(request, user, backend=BACKEND)
+    data = {"method": method, "address": client_address(request)}
+    audit_record(SUCCEEDED, actor=user, subject=user, data=data)
+
+
+@transaction.atomic
+def sign_out_record(*, user: User) -> None:
+    """That a person signed out; the session itself is deleted by Django."""
+    audit_record(ENDED, actor=user, subject=user)
+
+
+def pending_user(request: HttpRequest) -> User | None:
+    """Who has given the first factor in this session and not yet the second; None when that was too long ago."""
+    pending = request.session.get(PENDING)
+    if not pending or timezone.now().timestamp() - pending["since"] > PENDING_S:
+        return None
+    user = User.objects.filter(pk=pending["user"], is_active=True).first()
+    # A password changed in between takes back what the old one opened.
+    if user is None or not constant_time_compare(user.get_session_auth_hash(), pending["hash"]):
+        return None
+    return user
+
+
+def pending_question(request: HttpRequest, user: User) -> dict[str, Any] | None:
+    """The question for the person's passkeys at sign-in, None without any."""
+    keys = active_passkeys(user)
+    if not keys:
+        return None
+    challenge = unb64(request.session[PENDING]["challenge"])
+    return authentication_options(site=site_of(request), challenge=challenge, passkeys=keys)
+
+
+def second_factor_check(*, request: HttpRequest, user: User, code: str, passkey: str) -> bool:
+    """Take the second factor and sign in; False when it was wrong, which counts as a wrong password does.
+
+    Raises SignInLocked. Must not run inside a transaction.
+    """
+    pending = request.session[PENDING]
+    challenge = unb64(pending["challenge"])
+    # Each challenge is asked once.
+    request.session[PENDING] = pending | {"challenge": b64(secrets.token_bytes(32))}
+    seen = {"account_key": _key(user.username), "address": client_address(request)}
+    with transaction.atomic(durable=True):
+        now = _attempts_lock(seen["account_key"])
+        until = _locked_until(seen, now)
+        if until is not None:
+            raise SignInLocked(until, now)
+        factor = second_factor_accepts(user, code=code, passkey=passkey, site=site_of(request), challenge=challenge)
+        if factor:
+            sign_in_complete(request=request, user=user, method=f"{pending['method']}+{factor}")
+            return True
+        audit_record(FAILED, actor=None, subject=user, data=seen | {"factor": "second"})
+        until = _locked_until(seen, now)
+        if until is not None:
+            audit_record(LOCKED, actor=None, subject=user, data=seen | {"until": until.isoformat()})
+    if until is not None:
+        raise SignInLocked(until, now)
+    return False
 
 
 def client_address(request: HttpRequest) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 from pld_app.canonical import canonical_json
 from pld_app.spreadsheets import Echo, disarm
 from rules.manifest import Manifest, ManifestInstruction
-from rules.models import Release, Ruleset, Signature
+from rules.models import Release, Ruleset
 from rules.selectors.rulesets import utc_text
+from rules.selectors.signatures import SignatureFacts
 
 COLUMNS = (
     "place",
@@ -29,7 +30,7 @@ COLUMNS = (
 
 
 def ruleset_json(
-    ruleset: Ruleset, manifest: Manifest, signatures: Sequence[Signature], release: Release | None
+    ruleset: Ruleset, manifest: Manifest, signatures: Sequence[SignatureFacts], release: Release | None
 ) -> bytes:
     """Canonical JSON: the manifest as it was signed (its own bytes appear in it), its hash, signatures and release.
 
@@ -44,22 +45,10 @@ def ruleset_json(
         "manifest": manifest.content(),
         "manifest_sha256": ruleset.manifest_sha256,
         "prompt": ruleset.prompt,
-        "signatures": [_signature(one) for one in signatures],
+        "signatures": [one.as_json() for one in signatures],
         "release": _release(release) if release else None,
     }
     return canonical_json(content) + b"\n"
-
-
-def _signature(signature: Signature) -> dict[str, str]:
-    return {
-        "name": signature.signer_name,
-        "username": signature.signer.username,
-        "role": signature.signer_role,
-        "meaning": signature.meaning,
-        "method": signature.method,
-        "signed_at": utc_text(signature.at),
-        "manifest_sha256": signature.manifest_sha256,
-    }
 
 
 def _release(release: Release) -> dict[str, str | int]:
@@ -71,12 +60,10 @@ def _release(release: Release) -> dict[str, str | int]:
     }
 
 
-def ruleset_csv(ruleset: Ruleset, manifest: Manifest, signatures: Sequence[Signature]) -> Iterator[str]:
+def ruleset_csv(ruleset: Ruleset, manifest: Manifest, signatures: Sequence[SignatureFacts]) -> Iterator[str]:
     """One line per instruction in order; no cell is a formula. Opens with the byte order mark spreadsheets want."""
     writer = csv.writer(Echo())
-    signed_by = "; ".join(
-        f"{one.signer_name} ({one.signer_role}, {one.meaning}, {utc_text(one.at)})" for one in signatures
-    )
+    signed_by = "; ".join(one.line for one in signatures)
     yield "\ufeff" + writer.writerow(COLUMNS)
     for place, instruction in enumerate(manifest.instructions, start=1):
         yield writer.writerow([disarm(cell) for cell in _cells(place, instruction, ruleset, signed_by)])

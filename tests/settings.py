@@ -17,6 +17,8 @@ if (process := os.environ.get("PYTEST_XDIST_WORKER", "")) and "PLD_TEST_BROKER" 
     base, _, number = os.environ["REDIS_URL"].rpartition("/")
     os.environ["REDIS_URL"] = os.environ["PLD_TEST_BROKER"] = f"{base}/{(int(number) + 1 + int(process[2:])) % 16}"
 
+os.environ.setdefault("PLD_FACTOR_KEYS", "c2VjcmV0LW9ubHktZm9yLXRoZS10ZXN0cy0hISEhISE=")
+
 from pld_app.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -17,7 +17,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from evaluation.models import EvaluationRun, RunGroup
+from pld_app.factors import totp_begin
 from pld_app.models import AuditEvent, Domain, Role, User
+from pld_app.views.security import UNLOCKED
 from rules.models import PauseReason, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
@@ -35,6 +37,7 @@ from tests.factories import (
     make_instruction,
     make_trace,
     make_user,
+    now,
 )
 from tests.publishing import steps
 
@@ -58,7 +61,28 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "system-health": {"GET": WATCHERS},
     # Who is signed in is sent to the start page by any method.
     "login": {"GET": ANYONE, "POST": ANYONE, "PUT": ANYONE, "PATCH": ALL, "DELETE": ALL},
+    "login-second": {"GET": ANYONE, "POST": ANYONE},
+    "sso-start": {"POST": ANYONE},
+    "sso-callback": {"GET": ANYONE},
     "logout": {"POST": ANYONE},
+    "security": {"GET": ALL},
+    "security-unlock": {"POST": ALL},
+    "security-app": {"GET": ALL, "POST": ALL},
+    "security-app-begin": {"POST": ALL},
+    "security-app-qr": {"GET": ALL},
+    "security-app-remove": {"POST": ALL},
+    "security-recovery-codes": {"POST": ALL},
+    "security-passkey-add": {"POST": ALL},
+    "security-passkey-options": {"POST": ALL},
+    "security-passkey-rename": {"POST": ALL},
+    "security-passkey-remove": {"POST": ALL},
+    "security-sessions-end": {"POST": ALL},
+    "inbox": {"GET": ALL},
+    "inbox-read-all": {"POST": ALL},
+    "inbox-choices": {"POST": ALL},
+    "inbox-open": {"POST": ALL},
+    "ceremony-passkey": {"POST": SIGNERS | ADMIN},
+    "ceremony-sso": {"POST": SIGNERS | ADMIN},
     "set-language": {"POST": ANYONE},
     "audit": {"GET": WATCHERS},
     "audit-export": {"GET": WATCHERS},
@@ -66,6 +90,8 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "account-password": {"GET": ALL, "POST": ALL},
     "account-new": {"GET": ADMIN, "POST": ADMIN},
     "account-deactivate": {"POST": ADMIN},
+    "account-factors-reset": {"POST": ADMIN},
+    "account-policy": {"POST": ADMIN},
     "endpoints": {"GET": WATCHERS},
     "ledger": {"GET": WATCHERS},
     "ledger-call": {"GET": WATCHERS},
@@ -207,7 +233,18 @@ def test_every_url_has_a_row_in_the_table() -> None:
 def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() -> None:
     writable = [(name, who) for name, row in TABLE.items() for method, who in row.items() if method != "GET"]
     # Signing in and out, one's own password and language; the API's description is one document for every method.
-    own = {"login", "logout", "account-password", "preferences", "set-language", "api:openapi-json"}
+    own = {
+        "login",
+        "login-second",
+        "sso-start",
+        "logout",
+        "account-password",
+        "preferences",
+        "set-language",
+        "api:openapi-json",
+    }
+    # And how they prove themselves, and which of their messages they have read.
+    own |= {name for name, row in TABLE.items() if name.startswith(("security-", "inbox-")) and "POST" in row}
     assert {name for name, who in writable if Role.AUDITOR in who} == own
     deciding = [(name, who) for name, who in writable if name.startswith(("instruction-", "ruleset-", "release-"))]
     assert deciding
@@ -255,6 +292,8 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("release", "kind"): "json",
         ("ledger", "pk"): make_call(task.student, run="nda mining 1").pk,
         ("account", "pk"): make_user("other", Role.ADMIN).pk,
+        ("security", "pk"): 1,
+        ("inbox", "pk"): 1,
         ("import", "pk"): made.pk,
         ("trace", "pk"): trace.pk,
         ("mining", "pk"): mining_run_create(task=task, user=ada, parameters=MiningParameters()).pk,
@@ -287,6 +326,11 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     for user in (ana, sam, abe, ada):
         clients[user.role] = Client(raise_request_exception=False)
         clients[user.role].force_login(user)
+        # On their way to an authenticator app, which is when its pages can be seen.
+        totp_begin(user=user)
+        session = clients[user.role].session
+        session[UNLOCKED] = now().timestamp()
+        session.save()
     return Scene(task, clients, arguments)
 
 
@@ -376,7 +420,7 @@ def test_every_page_opens_for_its_roles_without_anything_inline(name: str, scene
     for who in sorted(TABLE[name]["GET"]):
         with CaptureQueriesContext(connection) as queries:
             response: Any = scene.clients[who].get(url)
-        if name == "login" and who != STRANGER:
+        if (name == "login" and who != STRANGER) or name in {"login-second", "sso-callback"}:
             assert response.status_code == 302
             continue
         assert response.status_code == 200, (who, response.status_code)

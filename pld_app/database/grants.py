@@ -48,7 +48,7 @@ EXCEPTIONS: dict[str, Deviation] = {
     "auth_group_permissions": Deviation("Django's own groups: used by nothing.", application=_READ),
     "pld_app_user": Deviation(
         "An account keeps its name: what it did stays under it. Its role changes under a guard of its own.",
-        fixed_columns=frozenset({"username", "created_at"}),
+        fixed_columns=frozenset({"username", "is_shared", "created_at"}),
     ),
     "pld_app_auditevent": Deviation("The sealer reads what it seals and records changes of its key.", sealer=_ADD),
     "pld_app_auditchain": Deviation("Heads of chains move by the trigger of an event alone.", application=_READ),
@@ -61,6 +61,7 @@ EXCEPTIONS: dict[str, Deviation] = {
     "pld_app_auditsink": Deviation("Where copies go, and how that went.", application=_READ, sealer=_CHANGE),
     "pld_app_auditalarm": Deviation("Raised and cleared where the seal is made.", application=_READ, sealer=_ADD),
     "django_session": Deviation("Whoever reads a session acts as its person.", hidden_from_auditor=True),
+    "pld_app_usersession": Deviation("Whoever reads a session acts as its person.", hidden_from_auditor=True),
 }
 
 

@@ -84,7 +84,7 @@ class Ceremony(models.Model):
     content_sha256 = models.CharField(max_length=64, blank=True)
     meaning = models.CharField(max_length=30, blank=True)
     statement = models.TextField()
-    secrets = models.JSONField(default=dict)
+    secret = models.JSONField(default=dict)
     at = models.DateTimeField(db_default=Now(), editable=False)
     answered_at = models.DateTimeField(null=True)
     used_at = models.DateTimeField(null=True)

@@ -16,7 +16,9 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from pld_app import accounts
 from pld_app.access import UserRequest, roles_required
+from pld_app.factors import account_rows
 from pld_app.models import Role, User
+from pld_app.reauthentication import second_factor_for_signatories
 from pld_app.sign_in import SignInLocked, sign_in_check
 
 
@@ -51,8 +53,9 @@ class AccountForm(forms.ModelForm[User]):
 @roles_required(Role.ADMIN, Role.AUDITOR)
 @require_GET
 def account_list(request: UserRequest) -> HttpResponse:
-    page = Paginator(User.objects.order_by("-is_active", "display_name", "pk"), 25).get_page(request.GET.get("page"))
-    return render(request, "pld_app/account_list.html", {"page": page})
+    page = Paginator(account_rows(), 25).get_page(request.GET.get("page"))
+    context = {"page": page, "second_factor_asked": second_factor_for_signatories()}
+    return render(request, "pld_app/account_list.html", context)
 
 
 @roles_required(Role.ADMIN)

@@ -13,6 +13,7 @@ from pld_app.models import User
 from rules.exports import ruleset_csv, ruleset_json
 from rules.models import Release, Ruleset
 from rules.selectors.rulesets import ruleset_manifest
+from rules.selectors.signatures import signatures_of
 
 
 class ExportKind(StrEnum):
@@ -48,7 +49,7 @@ def ruleset_export(*, ruleset: Ruleset, kind: ExportKind, actor: User | None) ->
     manifest = ruleset_manifest(ruleset)
     if manifest is None:
         raise WrongState(_("Only a frozen ruleset can be exported. Freeze it first."))
-    signatures = list(ruleset.signatures.select_related("signer").order_by("pk"))
+    signatures = signatures_of(ruleset)
     release = Release.objects.filter(ruleset=ruleset).first()
     chunks: Iterable[bytes | str]
     match kind:

@@ -6,6 +6,7 @@ from rules.views.preferences import preferences
 from rules.views.review_assign import absence_end, absences
 
 urlpatterns = [
+    path("", include("rules.urls.ceremony")),
     path("", include("rules.urls.tasks")),
     path("preferences/", preferences, name="preferences"),
     path("absences/", absences, name="absences"),

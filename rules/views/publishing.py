@@ -17,6 +17,7 @@ from rules.forms.publishing import PublishForm, RollbackForm, TokenForm
 from rules.manifest import token_estimate
 from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors
+from rules.selectors.signatures import signatures_of
 from rules.selectors.tasks import task_get
 from rules.services import tokens as token_services
 from rules.services.exporting import ruleset_export
@@ -122,7 +123,7 @@ def release_detail(request: UserRequest, slug: str, version: int) -> HttpRespons
         "task": release.task,
         "release": release,
         "manifest": selectors.release_manifest(release),
-        "signatures": release.ruleset.signatures.order_by("pk"),
+        "signatures": signatures_of(release.ruleset),
         "publications": release.publications.order_by("-pk"),
         "prompt_bytes": len(release.prompt.encode()),
         "tokens": token_estimate(release.prompt),

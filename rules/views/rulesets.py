@@ -29,6 +29,7 @@ from rules.manifest import token_estimate
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
+from rules.selectors.signatures import signatures_of
 from rules.selectors.signing import reading_list
 from rules.selectors.tasks import task_get
 from rules.services import rulesets as services
@@ -136,7 +137,7 @@ def _frozen_page(
         "ruleset": ruleset,
         "release": getattr(ruleset, "release", None),
         "rows": selectors.manifest_rows(manifest),
-        "signatures": signatures,
+        "signatures": signatures_of(ruleset),
         "signature_state": selectors.signature_state(manifest.policy, signatures),
         "signers": signers,
         "me": me,

@@ -8,6 +8,7 @@ import { start as startHold } from "./hold.js";
 import { start as startKeys } from "./keys.js";
 import { start as startLanding } from "./landing.js";
 import { start as startRemember } from "./remember.js";
+import { start as startPasskey } from "./passkey.js";
 import { start as startTheme } from "./theme.js";
 import { start as startVisible } from "./visible.js";
 
@@ -21,3 +22,4 @@ startRemember();
 startAnnounce();
 startLanding();
 startVisible();
+startPasskey();
