@@ -6,7 +6,8 @@ from django.utils.translation import gettext_lazy as _
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
-from pld_app.models import User
+from pld_app.models import Role, User
+from pld_app.notifications import notify
 
 
 @transaction.atomic
@@ -49,6 +50,28 @@ def account_deactivate(*, user_id: int, by: User) -> User:
     user.is_active = False
     user.save(update_fields=["is_active"])
     audit_record("account.deactivated", actor=by, subject=user)
+    return user
+
+
+@transaction.atomic
+def account_set_role(*, user_id: int, role: str, domain: str, by: User) -> User:
+    """Give an account another role; its sessions end with it (a trigger). Nobody changes their own."""
+    locked = {user.pk: user for user in User.objects.select_for_update().filter(pk__in=[user_id, by.pk]).order_by("pk")}
+    if user_id not in locked:
+        raise Http404
+    user, before = locked[user_id], locked[user_id].get_role_display()
+    if user.pk == by.pk:
+        raise InvalidInput(_("You cannot change your own role; ask another administrator."))
+    if not locked[by.pk].is_active or locked[by.pk].role != Role.ADMIN:
+        raise NotAllowed
+    if (user.role, user.domain) == (role, domain):
+        raise WrongState(_("This account has this role already."))
+    data: dict[str, Json] = {"before": user.role, "after": role, "domain_before": user.domain, "domain_after": domain}
+    user.role, user.domain = role, domain
+    user.full_clean()
+    user.save(update_fields=["role", "domain"])
+    audit_record("account.role_changed", actor=by, subject=user, data=data)
+    notify([user], "role.changed", by=str(by), before=str(before), after=str(user.get_role_display()))
     return user
 
 

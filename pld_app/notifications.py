@@ -75,6 +75,11 @@ kind_register(
     label=gettext_lazy("A way to prove it is you was changed"),
     text=gettext_lazy("On your account: %(what)s. If it was not you, tell an administrator at once."),
 )
+kind_register(
+    "role.changed",
+    label=gettext_lazy("Your role was changed"),
+    text=gettext_lazy("%(by)s changed your role from %(before)s to %(after)s. Your sessions have ended."),
+)
 
 
 def notify(users: Iterable[User], kind: str, *, url: str = "", **parts: str) -> list[Notification]:

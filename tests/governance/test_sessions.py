@@ -6,14 +6,13 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from pld_app.models import User, UserSession
+from pld_app.accounts import account_set_role
+from pld_app.models import Notification, Role, User, UserSession
 
 type ClientOf = Callable[[User], Client]
 
 
-@pytest.mark.parametrize(
-    "change", ["role = 'auditor'", "is_active = false", "password = 'x'"], ids=["role", "closed", "password"]
-)
+@pytest.mark.parametrize("change", ["is_active = false", "password = 'x'"], ids=["closed", "password"])
 def test_a_change_of_the_account_ends_its_sessions_even_in_sql(
     sam: User, sue: User, client_of: ClientOf, change: str
 ) -> None:
@@ -24,3 +23,12 @@ def test_a_change_of_the_account_ends_its_sessions_even_in_sql(
     assert not UserSession.objects.filter(user_id=sam.pk).exists()
     assert browser.get("/").status_code == 302
     assert other.get("/").status_code == 200
+
+
+def test_another_role_ends_the_sessions_of_the_old_one(sam: User, ada: User, client_of: ClientOf) -> None:
+    browser = client_of(sam)
+    account_set_role(user_id=sam.pk, role=Role.AUDITOR, domain="", by=ada)
+    assert browser.get("/").status_code == 302
+    assert Notification.objects.get(user=sam).text == (
+        "Ada changed your role from Signatory to Auditor. Your sessions have ended."
+    )
