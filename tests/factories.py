@@ -160,6 +160,12 @@ def make_trace(task: Task, **fields: Any) -> Trace:
     return Trace.objects.create(task=task, **(values | fields))
 
 
+def text_row(instruction: Instruction) -> Revision:
+    """The revision that is its present text."""
+    assert instruction.current_revision is not None
+    return instruction.current_revision
+
+
 def make_instruction(
     task: Task, text: str = "If copies may be kept, then label Compliant.", **fields: Any
 ) -> Instruction:

@@ -3,12 +3,14 @@
 import gettext
 import re
 from collections import Counter
+from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
 from babel.messages import Message
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 
 from pld_app.devstack.messages import (
     LANGUAGES,
@@ -17,7 +19,15 @@ from pld_app.devstack.messages import (
     catalogue_read,
 )
 
+pytestmark = pytest.mark.usefixtures("_present_language")
 _PIECES = re.compile(r"%\(\w+\)[sd]|%[sd]|\{\w*\}|</?\w+[^>]*>|&\w+;")
+
+
+@pytest.fixture
+def _present_language() -> Iterator[None]:
+    """A request leaves its language active in this thread; the next test begins with the one before."""
+    with translation.override(translation.get_language()):
+        yield
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

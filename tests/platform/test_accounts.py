@@ -127,7 +127,7 @@ def test_two_administrators_cannot_close_each_other() -> None:
         {"role": "admin", "domain": "legal"},
     ],
 )
-def test_the_database_refuses_roles_that_do_not_exist(columns: dict[str, str], db: None) -> None:
+def test_the_database_refuses_roles_that_do_not_exist(columns: dict[str, Any], db: None) -> None:
     with pytest.raises(ValidationError):
         account_create(by=None, username="eva", display_name="Eva", password="x", **columns)
     ana = make_user("ana", Role.REVIEWER, Domain.LEGAL)

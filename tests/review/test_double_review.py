@@ -29,7 +29,7 @@ from rules.models import (
 from rules.services import review as services
 from rules.services.double_review import double_bases
 from tests import factories
-from tests.factories import approve_directly, audit_actions, make_instruction, make_policy, make_user
+from tests.factories import approve_directly, audit_actions, make_instruction, make_policy, make_user, text_row
 from tests.review.conftest import EDIT, RULE, approve, defer, edit, reject, reopen, send_back, undo
 
 
@@ -259,7 +259,7 @@ class TestTheDatabase:
         with transaction.atomic():
             event = audit_record("instruction.approved", actor=ana, subject=drawn)
             Decision.objects.create(
-                instruction=drawn, revision=drawn.current_revision, kind=DecisionKind.APPROVE, actor=ana, event=event
+                instruction=drawn, revision=text_row(drawn), kind=DecisionKind.APPROVE, actor=ana, event=event
             )
 
         def update() -> None:
@@ -325,7 +325,7 @@ class TestTheDatabase:
     def test_an_author_gives_no_second_opinion_on_their_edit(self, drawn: Instruction, ana: User, ben: User) -> None:
         edit(drawn, ana, text=EDIT)
         drawn.refresh_from_db()
-        double = DoubleReview.objects.create(instruction=drawn, revision=drawn.current_revision)
+        double = DoubleReview.objects.create(instruction=drawn, revision=text_row(drawn))
         refused("nobody approves their own edit", lambda: self._opinion(double, ana, 1))
         refused("the first opinion on an edit", lambda: self._opinion(double, ben, 1))
 
@@ -333,7 +333,7 @@ class TestTheDatabase:
         plain = make_instruction(task)
         refused(
             "nothing asks for a second",
-            lambda: DoubleReview.objects.create(instruction=plain, revision=plain.current_revision),
+            lambda: DoubleReview.objects.create(instruction=plain, revision=text_row(plain)),
         )
 
     def test_only_an_administrator_changes_the_policy(self, task: Task, ana: User) -> None:

@@ -26,7 +26,15 @@ from rules.models import (
 from rules.selectors.review_guard import draw, wording_withheld_from
 from rules.services.attention import pause_lift, pause_open
 from rules.services.notices import notice_acknowledge
-from tests.factories import approve_directly, make_evidence, make_instruction, make_policy, make_trace, make_user
+from tests.factories import (
+    approve_directly,
+    make_evidence,
+    make_instruction,
+    make_policy,
+    make_trace,
+    make_user,
+    text_row,
+)
 from tests.review.conftest import RULE, approve, reject
 
 type ClientOf = Callable[[User], Client]
@@ -79,7 +87,7 @@ class TestFigures:
     def test_impact_names_student_split_and_n(self, instruction: Instruction, ana: User, client_of: ClientOf) -> None:
         InstructionImpact.objects.create(
             instruction=instruction,
-            revision=instruction.current_revision,
+            revision=text_row(instruction),
             flipped=3,
             n=120,
             student="S-1",

@@ -39,7 +39,7 @@ from rules.selectors.review_filter import ReviewFilter, queue_counts
 from rules.selectors.tasks import review_counts, task_list
 from rules.services.rulesets import ruleset_create, ruleset_item_add
 from rules.services.seeds import numbers_with_gaps, seed_make, seed_retire, seeds_make
-from tests.factories import approve_directly, make_evidence, make_instruction, make_policy, make_trace
+from tests.factories import approve_directly, make_evidence, make_instruction, make_policy, make_trace, text_row
 from tests.publishing import steps
 from tests.review.conftest import approve, defer, edit, reject, send_back, undo
 
@@ -159,7 +159,7 @@ class TestNothingTellsThem:
             page = client.get(reverse("instruction-detail", args=["nda", row.number])).content.decode()
             assert "seed" not in page.lower()
             cards.append(_plain(page, row))
-        different = [line for line in ndiff(*(card.split("> ") for card in cards)) if line[:1] in "+-"]
+        different = [line for line in ndiff(cards[0].split("> "), cards[1].split("> ")) if line[:1] in "+-"]
         assert different == []
         for path in (reverse("review-queue", args=["nda"]), "/tasks/nda/"):
             assert "seed" not in client.get(path, {"domain": "all"}).content.decode().lower()
@@ -242,7 +242,7 @@ class TestNeverPublished:
             )
         with pytest.raises(IntegrityError, match="pld: only the approved"), transaction.atomic():
             RulesetItem.objects.create(
-                ruleset=ruleset, position=9, instruction=seed.instruction, revision=seed.instruction.current_revision
+                ruleset=ruleset, position=9, instruction=seed.instruction, revision=text_row(seed.instruction)
             )
         assert seed.instruction_id not in ruleset.items.values_list("instruction", flat=True)
 
@@ -253,7 +253,7 @@ class TestNeverPublished:
             ruleset_create(task=task, composer=ana)
         ruleset = task.rulesets.create(number=99, name="x", composed_by=ana)
         with pytest.raises(IntegrityError, match="pld: the text of a check item"), transaction.atomic():
-            ruleset.items.create(position=1, instruction=copied, revision=copied.current_revision)
+            ruleset.items.create(position=1, instruction=copied, revision=text_row(copied))
         insert = (
             "INSERT INTO rules_rulesetitem (ruleset_id, position, instruction_id, revision_id) VALUES (%s, 1, %s, %s)"
         )

@@ -37,7 +37,7 @@ type Twice = Callable[[User, str, dict[str, object]], int]
     [
         ("approve", {}),
         ("reject", {"reason": "unclear"}),
-        ("edit", {"text": "Another text."}),
+        ("edit", {"text": "If file copies may be kept, then label Compliant."}),
         ("defer", {}),
         ("send-back", {"reason": "unclear"}),
     ],
