@@ -52,7 +52,7 @@ def _one_endpoint(*, quick: bool) -> Figures:
         celery_worker(folder / "first.log"),
         celery_worker(folder / "second.log"),
     ):
-        task = one_endpoint_task(url, traces=traces, concurrency=concurrency)
+        task = one_endpoint_task(url, slug="one-endpoint", traces=traces, concurrency=concurrency)
         for workers, name in ((1, "alone_s"), (2, "together_s")):
             task.preamble = f"Read the clause, round {workers}."
             task.save()

@@ -21,9 +21,9 @@ def divided_task(first: str, second: str, *, traces: int = TRACES, concurrency: 
     return task
 
 
-def one_endpoint_task(url: str, *, traces: int = TRACES, **endpoint: Any) -> Task:
+def one_endpoint_task(url: str, *, traces: int = TRACES, slug: str = "nda", **endpoint: Any) -> Task:
     """A task whose traces all wait for its one teacher."""
-    task = make_task(teacher=make_endpoint(url, slug="teacher-1", **endpoint))
+    task = make_task(slug, teacher=make_endpoint(url, slug=f"teacher-of-{slug}", **endpoint))
     _unexplained(task, traces)
     return task
 
