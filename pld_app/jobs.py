@@ -105,11 +105,19 @@ def job_handler(kind: str, *, run: Run, on_dead: Callable[[int, str], None]) -> 
     _HANDLERS[kind] = Handler(run, on_dead)
 
 
-def job_enqueue(*, kind: str, subject_id: int, key: str, created_by: User | None = None) -> Job:
-    """Add a job in the caller's transaction; the same `key` gives the same job. The hint is sent after commit."""
-    job, _created = Job.objects.get_or_create(
-        idempotency_key=key, defaults={"kind": kind, "subject_id": subject_id, "created_by": created_by}
-    )
+def job_enqueue(
+    *, kind: str, subject_id: int, key: str, created_by: User | None = None, run_after: datetime | None = None
+) -> Job:
+    """Add a job in the caller's transaction; the same `key` gives the same job. The hint is sent after commit.
+
+    `run_after` puts it off: then no hint is sent, and the sweeper finds it when it is due.
+    """
+    values: dict[str, object] = {"kind": kind, "subject_id": subject_id, "created_by": created_by}
+    if run_after is not None:
+        values["run_after"] = run_after
+    job, _created = Job.objects.get_or_create(idempotency_key=key, defaults=values)
+    if run_after is not None:
+        return job
     # Robust: the work is committed, and a failing hint must not make it look refused.
     transaction.on_commit(lambda: hint_send(job.pk), robust=True)
     return job

@@ -20,8 +20,9 @@ from pydantic import ValidationError as PydanticError
 from pld_app.canonical import sha256_hex
 from rules.manifest import Manifest, manifest_read
 from rules.models import ChannelName, PromptToken, Publication, Release
-from rules.selectors.publishing import current_publication
+from rules.selectors.publishing import Serving, serving
 from rules.selectors.rulesets import signature_state
+from rules.services.reads import read_note
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,10 @@ class Prompt(Schema):
 
 class Problem(Schema):
     detail: str
+    reason: str = Field(
+        default="",
+        description="For machines: stopped (an emergency stop holds the channel), nothing_published, check_failed.",
+    )
 
 
 api = NinjaAPI(
@@ -77,8 +82,9 @@ api = NinjaAPI(
 )
 
 
-def _problem(request: HttpRequest, status: HTTPStatus, detail: str) -> HttpResponse:
-    response = api.create_response(request, {"detail": detail}, status=status)
+def _problem(request: HttpRequest, status: HTTPStatus, detail: str, reason: str = "") -> HttpResponse:
+    said = {"detail": detail, "reason": reason} if reason else {"detail": detail}
+    response = api.create_response(request, said, status=status)
     response["Cache-Control"] = "no-store"
     return response
 
@@ -152,6 +158,17 @@ def _body(publication: Publication, manifest: Manifest, slug: str) -> Prompt:
     )
 
 
+def _nothing(request: HttpRequest, token: PromptToken, channel: ChannelName, now: Serving) -> HttpResponse:
+    """Why there is no prompt: a stop says so with 503, so that a service can tell it from never having had one."""
+    if now.fallback == "stopped":
+        read_note(token=token, channel=channel, release=None, reason="stopped")
+        words = f"An emergency stop holds {channel.value} of {token.task.slug} and nothing valid is left to serve."
+        return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, words, "stopped")
+    read_note(token=token, channel=channel, release=None, reason="nothing_published")
+    words = f"Nothing valid is published to {channel.value} of {token.task.slug}."
+    return _problem(request, HTTPStatus.NOT_FOUND, words, "nothing_published")
+
+
 @api.get(
     "/tasks/{slug:task}/prompt",
     response={200: Prompt, 304: None, 401: Problem, 403: Problem, 404: Problem, 422: Problem, 503: Problem},
@@ -165,9 +182,10 @@ def prompt(request: HttpRequest, task: str, channel: ChannelName = ChannelName.P
     token: PromptToken = request.auth  # type: ignore[attr-defined]  # set by TokenAuth
     if token.task.slug != task:
         return _problem(request, HTTPStatus.FORBIDDEN, "This token is for another task.")
-    publication = current_publication(token.task_id, channel)
+    now = serving(token.task_id, channel)
+    publication = now.publication
     if publication is None:
-        return _problem(request, HTTPStatus.NOT_FOUND, f"Nothing valid is published to {channel.value} of {task}.")
+        return _nothing(request, token, channel, now)
     release = publication.release
     etag = f'"{release.prompt_sha256}-{release.version}"'
     try:
@@ -178,9 +196,18 @@ def prompt(request: HttpRequest, task: str, channel: ChannelName = ChannelName.P
             body = _body(publication, manifest, task).model_dump(mode="json")
             response = api.create_response(request, body, status=HTTPStatus.OK)
     except _NotTheSignedBytes as error:
+        read_note(token=token, channel=channel, release=None, reason="check_failed")
         logger.critical("prompt not served: the %s of release %s of %s do not hold", error, release, task)
-        return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, "The stored prompt failed its check. Keep your last.")
+        return _problem(
+            request,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The stored prompt failed its check. Keep your last.",
+            "check_failed",
+        )
+    read_note(token=token, channel=channel, release=release)
     response["ETag"] = etag
     response["X-Prompt-SHA256"] = release.prompt_sha256
+    if now.fallback:
+        response["X-Prompt-Fallback"] = now.fallback
     response["Cache-Control"] = "private, no-cache"
     return response

@@ -7,9 +7,13 @@ class RulesConfig(AppConfig):
 
     def ready(self) -> None:
         from pld_app.jobs import job_handler  # noqa: PLC0415  # models are loaded only now
-        from rules.services import imports, mining, mining_parts  # noqa: PLC0415
+        from rules.services import imports, mining, mining_parts, scheduling, stopping, webhooks  # noqa: PLC0415
 
         job_handler(imports.JOB_KIND, run=imports.import_execute, on_dead=imports.import_failed)
         job_handler(mining.JOB_KIND, run=mining.mining_run_execute, on_dead=mining.mining_run_failed)
+        job_handler(stopping.JOB_KIND, run=stopping.stop_due, on_dead=stopping.stop_due_failed)
+        job_handler(scheduling.JOB_KIND, run=scheduling.schedule_run, on_dead=scheduling.schedule_failed)
+        job_handler(scheduling.END_JOB_KIND, run=scheduling.schedule_until, on_dead=scheduling.schedule_until_failed)
+        job_handler(webhooks.JOB_KIND, run=webhooks.delivery_send, on_dead=webhooks.delivery_failed)
         parts = mining_parts
         job_handler(parts.JOB_KIND, run=parts.mining_part_execute, on_dead=parts.mining_part_failed)

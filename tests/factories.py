@@ -71,7 +71,7 @@ def make_reauthentication(user: User, subject: Any, **fields: Any) -> Reauthenti
             "purpose": "sign",
             "subject_type": subject._meta.model_name,
             "subject_id": str(subject.pk),
-            "content_sha256": subject.manifest_sha256,
+            "content_sha256": getattr(subject, "manifest_sha256", ""),
             "meaning": "",
             "method": "password",
             "session_sha256": sha256_hex(session_key),

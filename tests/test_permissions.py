@@ -27,7 +27,9 @@ from rules.services.attention import pause_open
 from rules.services.mining import mining_run_create
 from rules.services.saved_views import saved_view_save
 from rules.services.seeds import seed_make
+from rules.services.stopping import stop_make
 from rules.services.tokens import token_create
+from rules.services.webhooks import webhook_create
 from tests.evaluation.scene import make_run
 from tests.factories import (
     make_call,
@@ -165,6 +167,16 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "release-rollback": {"POST": SIGNATORY},
     "release-detail": {"GET": ALL},
     "release-download": {"GET": EXPORTERS},
+    "control": {"GET": ALL},
+    "control-stop": {"POST": ADMIN | SIGNATORY},
+    "control-stop-confirm": {"POST": SIGNATORY},
+    "control-stop-lift": {"POST": SIGNATORY},
+    "control-schedule": {"POST": SIGNATORY},
+    "control-schedule-cancel": {"POST": SIGNATORY},
+    "webhooks": {"GET": WATCHERS},
+    "webhook-new": {"POST": ADMIN},
+    "webhook-retire": {"POST": ADMIN},
+    "served": {"GET": ALL},
     "policy": {"GET": ALL},
     "policy-propose": {"POST": ADMIN},
     "policy-confirm": {"POST": ADMIN | SIGNATORY},
@@ -283,7 +295,14 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     item = draft.items.first()
     assert item
     kept = saved_view_save(task=task, owner=ada, name="Kept", audience="team", view=ReviewFilter())
+    stop = stop_make(task=task, actor=sue, reason="Burns.", instruction_id=instruction.pk)
+    hook = webhook_create(
+        task=task, name="student", url="https://student.example/hook", secret_env="PLD_WEBHOOK_STUDENT", actor=ada
+    )
     arguments = {
+        ("control", "pk"): stop.pk,
+        ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
+        ("webhook", "pk"): hook.pk,
         ("", "slug"): task.slug,
         ("", "task"): task.slug,
         ("", "kind"): "csv",

@@ -5,12 +5,12 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from pld_app.forms_proof import ProofForm
 from pld_app.models import Domain, Role
-from rules.forms.rulesets import PasswordField
 from rules.models import SignOffPolicy
 
 
-class PolicyForm(forms.Form):
+class PolicyForm(ProofForm):
     """The next policy, starting from the one in force; whether it makes sense the database says."""
 
     expected = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
@@ -48,7 +48,6 @@ class PolicyForm(forms.Form):
         label=_("Edited and conflicting instructions are opened before signing"), required=False
     )
     reason = forms.CharField(label=_("Why"), max_length=300, widget=forms.Textarea(attrs={"rows": 2}))
-    password = PasswordField()
 
     @classmethod
     def of(cls, policy: SignOffPolicy) -> "PolicyForm":
@@ -67,5 +66,5 @@ class PolicyForm(forms.Form):
         return cleaned
 
 
-class PolicyDecisionForm(forms.Form):
-    password = PasswordField()
+class PolicyDecisionForm(ProofForm):
+    """Only the proof; which button was pressed is in the address."""

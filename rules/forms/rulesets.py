@@ -14,7 +14,7 @@ __all__ = [
     "SignForm",
     "VersionForm",
     "WithdrawForm",
-    "WithdrawReleasedForm",
+    "WithdrawFrozenForm",
 ]
 
 
@@ -59,8 +59,8 @@ class WithdrawForm(forms.Form):
     reason = forms.CharField(label=_("Why"), max_length=300, widget=forms.Textarea(attrs={"rows": 2}))
 
 
-class WithdrawReleasedForm(ProofForm, WithdrawForm):
-    """What is released takes a proof of who withdraws it."""
+class WithdrawFrozenForm(ProofForm, WithdrawForm):
+    """What is frozen takes a proof of who withdraws it."""
 
 
 class SignForm(ProofForm):

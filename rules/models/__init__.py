@@ -12,6 +12,15 @@ from rules.models.attention import (
 )
 from rules.models.batches import BatchAct, BatchItem, InstructionTag, ReviewBatch
 from rules.models.comments import Comment, CommentVersion
+from rules.models.control import (
+    EmergencyStop,
+    Revocation,
+    ScheduledPublication,
+    ScheduleEnd,
+    ScheduleEndKind,
+    StopSignature,
+    StopSignatureKind,
+)
 from rules.models.double_review import DoubleBasis, DoubleReview, InstructionImpact, Opinion, Verdict
 from rules.models.findings import (
     Conflict,
@@ -61,6 +70,7 @@ from rules.models.queues import (
 from rules.models.review_policy import ReviewPolicy
 from rules.models.rulesets import Meaning, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.models.seeds import Seed, SeedAlarm, SeedAnswer, SeedKind
+from rules.models.student import DeliveryState, PromptRead, WebhookDelivery, WebhookTarget
 from rules.models.task import Task
 from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceImport
 
@@ -84,9 +94,11 @@ __all__ = [
     "ConflictKind",
     "Decision",
     "DecisionKind",
+    "DeliveryState",
     "DoubleBasis",
     "DoubleReview",
     "Draft",
+    "EmergencyStop",
     "Evidence",
     "EvidenceRole",
     "ImportReject",
@@ -110,6 +122,7 @@ __all__ = [
     "PolicyDecision",
     "PolicyVerdict",
     "Presence",
+    "PromptRead",
     "PromptToken",
     "Publication",
     "PublicationKind",
@@ -122,6 +135,7 @@ __all__ = [
     "ReviewPreference",
     "ReviewSession",
     "Revision",
+    "Revocation",
     "RuleRead",
     "Ruleset",
     "RulesetItem",
@@ -129,6 +143,9 @@ __all__ = [
     "RunMatch",
     "RunState",
     "SavedView",
+    "ScheduleEnd",
+    "ScheduleEndKind",
+    "ScheduledPublication",
     "Seed",
     "SeedAlarm",
     "SeedAnswer",
@@ -137,11 +154,15 @@ __all__ = [
     "Signature",
     "SimilarRule",
     "Split",
+    "StopSignature",
+    "StopSignatureKind",
     "Suspect",
     "Task",
     "Trace",
     "TraceImport",
     "Verdict",
     "Waiting",
+    "WebhookDelivery",
+    "WebhookTarget",
     "quarter_of",
 ]

@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from pld_app.models import AuditEvent, Domain, Role
+from pld_app.models import AuditEvent, Domain, Reauthentication, Role
 from rules.models.instructions import Instruction
 from rules.models.rulesets import Ruleset
 from rules.models.task import Task
@@ -37,6 +37,8 @@ class SignOffPolicy(models.Model):
     reason = models.CharField(_("why"), max_length=300, blank=True)
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     authenticated_at = models.DateTimeField(null=True)
+    reauthentication = models.OneToOneField(Reauthentication, models.PROTECT, null=True, related_name="+")
+    """Method and time are those of the proof: a trigger copies them."""
     event = models.OneToOneField(AuditEvent, models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -101,6 +103,7 @@ class PolicyDecision(models.Model):
     actor_role = models.CharField(max_length=12, choices=Role)
     method = models.CharField(max_length=20, default="password")
     authenticated_at = models.DateTimeField()
+    reauthentication = models.OneToOneField(Reauthentication, models.PROTECT, null=True, related_name="+")
     at = models.DateTimeField(default=timezone.now, editable=False)
     event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")
 

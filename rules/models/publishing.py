@@ -60,6 +60,11 @@ class Publication(models.Model):
     method = models.CharField(max_length=20, choices=Method, default=Method.PASSWORD)
     authenticated_at = models.DateTimeField()
     at = models.DateTimeField(default=timezone.now, editable=False)
+    until = models.DateTimeField(null=True, editable=False)
+    """Served until then, by the database's clock; only a scheduled one ends by itself."""
+    schedule = models.OneToOneField(
+        "rules.ScheduledPublication", models.PROTECT, null=True, editable=False, related_name="publication"
+    )
     event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")
 
     class Meta:

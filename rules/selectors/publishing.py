@@ -2,37 +2,81 @@
 
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 from django.http import Http404
 
 from rules.changes import Changes, changes_between
 from rules.manifest import Manifest, manifest_read
-from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, RulesetStatus, Task
+from rules.models import (
+    ChannelName,
+    EmergencyStop,
+    PromptToken,
+    Publication,
+    PublicationKind,
+    Release,
+    Ruleset,
+    RulesetItem,
+    RulesetStatus,
+    Task,
+)
+
+
+def _in_use() -> Q:
+    """Publications that are not over by the database's clock."""
+    return Q(until=None) | Q(until__gt=Now())
+
+
+def _stopped() -> Exists:
+    """Whether an emergency stop holds the publication's ruleset or an instruction in it."""
+    ruleset = OuterRef("release__ruleset")
+    held = RulesetItem.objects.filter(ruleset=OuterRef(ruleset)).values("instruction")
+    return Exists(EmergencyStop.objects.active().filter(Q(ruleset=ruleset) | Q(instruction__in=held)))
 
 
 def publications_valid(task_id: int, channel: str) -> QuerySet[Publication]:
     """Publications a channel may serve, the one in force first.
 
-    A withdrawn ruleset serves no more, and then the release that was there before does. A release that somebody rolled
-    back from is not served again that way: it takes a new publication.
+    A withdrawn or stopped ruleset serves no more, nor does a publication whose time is over, and then the release that
+    was there before does. A release that somebody rolled back from is not served again that way: it takes a new
+    publication.
     """
     in_channel = Publication.objects.filter(task_id=task_id, channel=channel)
     target_was_there_before = in_channel.filter(release=OuterRef("release"), pk__lt=OuterRef(OuterRef("pk")))
     left_behind = in_channel.filter(
         Exists(target_was_there_before), kind=PublicationKind.ROLLBACK, pk__gt=OuterRef("pk")
     ).exclude(release=OuterRef("release"))
-    return in_channel.filter(~Exists(left_behind), release__ruleset__status=RulesetStatus.SIGNED).order_by("-pk")
+    valid = in_channel.filter(_in_use(), ~Exists(left_behind), release__ruleset__status=RulesetStatus.SIGNED)
+    return valid.filter(~_stopped()).order_by("-pk")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a channel answers: the publication in force or nothing, and whether that is not the newest one and why."""
+
+    publication: Publication | None
+    fallback: str
+    """Empty, or why the newest publication is not served: "stopped", "withdrawn" or "ended"."""
+
+
+def serving(task_id: int, channel: str) -> Serving:
+    """The publication in force, with its release and ruleset."""
+    # Nobody can have rolled back from the newest one, so it is in force unless it was withdrawn, stopped or is over.
+    # The whole condition is needed only then; to build and plan it costs more than all else the student asks for.
+    in_channel = Publication.objects.filter(task_id=task_id, channel=channel).select_related("release__ruleset")
+    newest = in_channel.annotate(is_stopped=_stopped(), is_over=Q(until__lte=Now())).order_by("-pk").first()
+    if newest is None:
+        return Serving(None, "")
+    why = "withdrawn" if newest.release.ruleset.status != RulesetStatus.SIGNED else ""
+    why = why or ("stopped" if newest.is_stopped else "ended" if newest.is_over else "")
+    if not why:
+        return Serving(newest, "")
+    return Serving(publications_valid(task_id, channel).select_related("release__ruleset").first(), why)
 
 
 def current_publication(task_id: int, channel: str) -> Publication | None:
     """The publication in force, with its release and ruleset, or None: nothing is served."""
-    # Nobody can have rolled back from the newest one, so it is in force unless its ruleset was withdrawn. The
-    # whole condition is needed only then; to build and plan it costs more than all else the student asks for.
-    in_channel = Publication.objects.filter(task_id=task_id, channel=channel)
-    newest = in_channel.select_related("release__ruleset").order_by("-pk").first()
-    if newest is None or newest.release.ruleset.status == RulesetStatus.SIGNED:
-        return newest
-    return publications_valid(task_id, channel).select_related("release__ruleset").first()
+    return serving(task_id, channel).publication
 
 
 def current_release(task: Task, channel: str) -> Release | None:
@@ -51,18 +95,19 @@ class ChannelState:
     """Key of the newest publication in it, 0 when there is none: forms carry it, so that an old page is refused."""
     can_publish: list[Release]
     can_roll_back: list[Release]
+    fallback: str
+    """Why the newest publication is not the one served, as `Serving` has it, or empty."""
 
     @property
     def is_superseded(self) -> bool:
-        """Whether the newest publication is not the one served, because its ruleset was withdrawn."""
-        return (self.publication.pk if self.publication else 0) != self.newest_id
+        return bool(self.fallback)
 
 
 def channel_states(task: Task) -> list[ChannelState]:
-    """Both channels, staging first. Four queries whatever the history."""
-    releases = list(
-        Release.objects.filter(task=task, ruleset__status=RulesetStatus.SIGNED).defer("prompt").order_by("-version")
-    )
+    """Both channels, staging first; the number of queries is the same whatever the history."""
+    stopped = set(stopped_rulesets(task))
+    signed = Release.objects.filter(task=task, ruleset__status=RulesetStatus.SIGNED).defer("prompt")
+    releases = [one for one in signed.order_by("-version") if one.ruleset_id not in stopped]
     history: dict[str, list[tuple[int, int]]] = {}
     for channel, pk, release in task.publications.order_by("pk").values_list("channel", "pk", "release_id"):
         history.setdefault(channel, []).append((pk, release))
@@ -72,7 +117,8 @@ def channel_states(task: Task) -> list[ChannelState]:
 def _channel_state(
     task: Task, channel: ChannelName, releases: list[Release], history: dict[str, list[tuple[int, int]]]
 ) -> ChannelState:
-    current = publications_valid(task.pk, channel).select_related("release__ruleset", "actor").first()
+    now = serving(task.pk, channel)
+    current = now.publication
     current_id = current.release_id if current else 0
     been_here = {release for _, release in history.get(channel, [])}
     staged = {release for _, release in history.get(ChannelName.STAGING, [])}
@@ -83,7 +129,16 @@ def _channel_state(
         newest_id=max((pk for pk, _ in history.get(channel, [])), default=0),
         can_publish=[one for one in other if channel == ChannelName.STAGING or one.pk in staged],
         can_roll_back=[one for one in other if one.pk in been_here],
+        fallback=now.fallback,
     )
+
+
+def stopped_rulesets(task: Task) -> QuerySet[Ruleset, int]:
+    """Rulesets that a stop holds, as a whole or for one instruction in them, by key."""
+    active = EmergencyStop.objects.active().filter(task=task)
+    by_rule = RulesetItem.objects.filter(instruction__in=active.values("instruction")).values("ruleset")
+    held = Q(pk__in=active.values("ruleset")) | Q(pk__in=by_rule)
+    return Ruleset.objects.filter(held, task=task).values_list("pk", flat=True)
 
 
 def publications(task: Task) -> QuerySet[Publication]:

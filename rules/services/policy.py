@@ -1,7 +1,6 @@
 """Changing what is asked of a task's signers: one administrator proposes, a second person confirms."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -9,13 +8,13 @@ from django.utils.translation import gettext as _
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
-from pld_app.models import Role, User
+from pld_app.models import Reauthentication, Role, User
+from pld_app.reauthentication import Proof, reauthenticate
 from rules.exceptions import InvalidTransition, Stale
 from rules.models import PolicyDecision, PolicyVerdict, SignOffPolicy, Task
 from rules.selectors import policy as selectors
 from rules.services.refusals import database_refusals
 from rules.services.rulesets import require_role
-from rules.services.signing import password_confirm
 
 POINTS = (
     "signers_required",
@@ -29,9 +28,9 @@ POINTS = (
 
 
 def policy_propose(
-    *, task: Task, actor: User, password: str, reason: str, expected: int | None = None, **points: Any
+    *, task: Task, actor: User, proof: Proof, reason: str, expected: int | None = None, **points: Any
 ) -> SignOffPolicy:
-    """Propose the next version, with the password again; `points` are the fields named in POINTS.
+    """Propose the next version, after proving again who one is; `points` are the fields named in POINTS.
 
     `expected` is the version in force that the person saw. Raises InvalidInput without a reason or when nothing would
     change, Stale when another proposal or version came first, NotAllowed for anyone but an administrator.
@@ -41,15 +40,15 @@ def policy_propose(
         raise InvalidInput(_("Say why you propose it."))
     state = selectors.policy_state(task)
     _require_news(state, points, expected)
-    at = password_confirm(actor=actor, password=password, subject=task, task_slug=task.slug, purpose="policy")
-    return _propose(_Proposal(task.pk, actor, at, reason.strip()[:300], expected), points)
+    proved = reauthenticate(actor=actor, proof=proof, purpose="policy", subject=task, task_slug=task.slug)
+    return _propose(_Proposal(task.pk, actor, proved, reason.strip()[:300], expected), points)
 
 
 @dataclass(frozen=True)
 class _Proposal:
     task_id: int
     actor: User
-    at: datetime
+    proved: Reauthentication
     reason: str
     expected: int | None
 
@@ -79,7 +78,8 @@ def _propose(proposal: _Proposal, points: dict[str, Any]) -> SignOffPolicy:
         version=1 + task.policies.count(),
         proposed_by=proposal.actor,
         reason=proposal.reason,
-        authenticated_at=proposal.at,
+        reauthentication=proposal.proved,
+        authenticated_at=proposal.proved.at,
         **values,
     )
     data: dict[str, Json] = {"version": policy.version, "reason": policy.reason, **values}
@@ -91,8 +91,8 @@ def _propose(proposal: _Proposal, points: dict[str, Any]) -> SignOffPolicy:
     return policy
 
 
-def policy_decide(*, policy_id: int, actor: User, verdict: str, password: str) -> PolicyDecision:
-    """Confirm a proposal, which puts it in force, or refuse it; with the password again.
+def policy_decide(*, policy_id: int, actor: User, verdict: str, proof: Proof) -> PolicyDecision:
+    """Confirm a proposal, which puts it in force, or refuse it; after proving again who one is.
 
     Confirming takes another administrator or a signatory; refusing is open to the proposer too. Raises NotAllowed,
     InvalidTransition when it was decided already.
@@ -104,14 +104,15 @@ def policy_decide(*, policy_id: int, actor: User, verdict: str, password: str) -
         raise NotAllowed
     if verdict == PolicyVerdict.CONFIRMED and policy.proposed_by_id == actor.pk:
         raise NotAllowed(_("You proposed this: a second administrator or a signatory confirms it."))
-    task = policy.task
-    at = password_confirm(actor=actor, password=password, subject=task, task_slug=task.slug, purpose="policy")
-    return _decide(policy_id, actor, PolicyVerdict(verdict), at)
+    if PolicyDecision.objects.filter(policy=policy).exists():
+        raise InvalidTransition(_("This proposal was decided already. Reload to see how."))
+    proved = reauthenticate(actor=actor, proof=proof, purpose="policy", subject=policy, task_slug=policy.task.slug)
+    return _decide(policy_id, actor, PolicyVerdict(verdict), proved)
 
 
 @database_refusals()
 @transaction.atomic
-def _decide(policy_id: int, actor: User, verdict: PolicyVerdict, at: datetime) -> PolicyDecision:
+def _decide(policy_id: int, actor: User, verdict: PolicyVerdict, proved: Reauthentication) -> PolicyDecision:
     policy = SignOffPolicy.objects.select_related("task").get(pk=policy_id)
     # The task's row is the lock of everything about its policy: two words at once come one after the other.
     task = Task.objects.select_for_update().get(pk=policy.task_id)
@@ -129,6 +130,8 @@ def _decide(policy_id: int, actor: User, verdict: PolicyVerdict, at: datetime) -
         actor=actor,
         actor_name=str(actor),
         actor_role=actor.role,
-        authenticated_at=at,
+        reauthentication=proved,
+        method=proved.method,
+        authenticated_at=proved.at,
         event=event,
     )

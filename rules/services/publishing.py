@@ -6,20 +6,16 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from pld_app.audit import Json, audit_record
-from pld_app.errors import InvalidInput, NotAllowed, WrongState
+from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Reauthentication, Role, User
-from pld_app.reauthentication import Proof, reauthenticate, reauthentication_use
+from pld_app.reauthentication import Proof, reauthenticate
 from rules.exceptions import Stale
 from rules.models import ChannelName, Publication, PublicationKind, Release, Ruleset, RulesetStatus, Task
 from rules.selectors import publishing as selectors
+from rules.services.announcing import announced
 from rules.services.refusals import database_refusals
-from rules.services.rulesets import (
-    may_withdraw,
-    require_role,
-    ruleset_lock,
-    ruleset_withdraw_unreleased,
-    withdraw_locked,
-)
+from rules.services.rulesets import require_role, ruleset_lock
+from rules.services.withdrawing import ruleset_withdraw as ruleset_withdraw  # noqa: PLC0414  # beside what it undoes
 
 
 @database_refusals()
@@ -133,20 +129,21 @@ def _publication_create(move: _Move, release: Release, proved: Reauthentication)
         "method": proved.method,
     }
     action = "release.published" if move.kind == PublicationKind.PUBLISH else "release.rolled_back"
-    event = audit_record(action, actor=move.actor, subject=release, task_slug=task.slug, data=data)
-    return Publication.objects.create(
-        task=task,
-        channel=move.channel,
-        release=release,
-        kind=move.kind,
-        reason=move.reason,
-        actor=move.actor,
-        actor_name=str(move.actor),
-        reauthentication=proved,
-        method=proved.method,
-        authenticated_at=proved.at,
-        event=event,
-    )
+    with announced(task, "published" if move.kind == PublicationKind.PUBLISH else "rolled_back"):
+        event = audit_record(action, actor=move.actor, subject=release, task_slug=task.slug, data=data)
+        return Publication.objects.create(
+            task=task,
+            channel=move.channel,
+            release=release,
+            kind=move.kind,
+            reason=move.reason,
+            actor=move.actor,
+            actor_name=str(move.actor),
+            reauthentication=proved,
+            method=proved.method,
+            authenticated_at=proved.at,
+            event=event,
+        )
 
 
 def _require_news(task: Task, move: _Move, before: Publication | None) -> None:
@@ -156,36 +153,3 @@ def _require_news(task: Task, move: _Move, before: Publication | None) -> None:
         raise Stale(_("This channel moved since you opened the page. Look at what it serves now and repeat."))
     if before is not None and before.release_id == move.release_id and before.pk == newest:
         raise WrongState(_("This channel already serves this release."))
-
-
-def ruleset_withdraw(*, ruleset_id: int, actor: User, reason: str, proof: Proof | None = None) -> Ruleset:
-    """Withdraw a ruleset with a reason: nothing of it is signed, released, published or served any more.
-
-    One that has a release takes a signatory and a proof of identity, since it changes what the channels serve: they
-    fall back to the last valid release before it, or to nothing.
-    """
-    ruleset = Ruleset.objects.select_related("task").get(pk=ruleset_id)
-    if not Release.objects.filter(ruleset=ruleset).exists():
-        return ruleset_withdraw_unreleased(ruleset_id=ruleset_id, actor=actor, reason=reason)
-    if not may_withdraw(ruleset, actor):
-        raise NotAllowed
-    if not reason.strip():
-        raise InvalidInput(_("Say why you withdraw this ruleset."))
-    if proof is None:
-        raise InvalidInput(_("Prove again that it is you to withdraw what is released."))
-    proved = reauthenticate(
-        actor=actor,
-        proof=proof,
-        purpose="withdraw",
-        subject=ruleset,
-        content_sha256=ruleset.manifest_sha256,
-        task_slug=ruleset.task.slug,
-    )
-    return _withdraw_released(ruleset_id, actor, reason, proved)
-
-
-@database_refusals()
-@transaction.atomic
-def _withdraw_released(ruleset_id: int, actor: User, reason: str, proved: Reauthentication) -> Ruleset:
-    reauthentication_use(proved)
-    return withdraw_locked(ruleset_lock(ruleset_id), actor, reason, released=True)

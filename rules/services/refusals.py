@@ -86,6 +86,31 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         NotAllowed,
         _("This text is that of a check item with a wrong answer, so it cannot enter a ruleset. Word the rule anew."),
     ),
+    "an emergency stop holds": (
+        WrongState,
+        _("An emergency stop holds this release. Somebody lifts it first, or publish another release."),
+    ),
+    "this is stopped already": (WrongState, _("This is stopped already. Reload to see it.")),
+    "a stop is of a release": (InvalidInput, _("Choose a release or an instruction of this task to stop.")),
+    "this stop was lifted": (WrongState, _("This stop was lifted already. Reload to see it.")),
+    "a second person signs": (
+        NotAllowed,
+        _("You made this stop: a second person signs under it or lifts it."),
+    ),
+    "a frozen ruleset is withdrawn": (WrongState, _("A frozen ruleset is withdrawn on its page, by a signed act.")),
+    "this ruleset cannot be withdrawn": (Stale, _("This ruleset changed meanwhile. Reload to see how it stands.")),
+    "a schedule is for a time": (InvalidInput, _("Choose a time to come, or publish now.")),
+    "this schedule is settled": (
+        WrongState,
+        _("This schedule was published, cancelled or given up already. Reload to see it."),
+    ),
+    "its time has not come": (WrongState, _("Its time has not come.")),
+    "its time is over": (WrongState, _("Its time is over already.")),
+    "a signer is no longer active": (
+        WrongState,
+        _("Somebody who signed it is no longer active in the role they signed in."),
+    ),
+    "the channel moved since": (WrongState, _("The channel was moved since it was scheduled.")),
     "only an active signatory": (NotAllowed, _("Only an active signatory may do this.")),
     "the ruleset of this release was withdrawn": (
         WrongState,

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import Role, User
-from rules.exceptions import InvalidTransition, Stale
+from rules.exceptions import Stale
 from rules.hidden_text import hidden_in
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Task
 from rules.selectors import rulesets as selectors
@@ -247,16 +247,6 @@ def _require_freezable(items: list[RulesetItem]) -> None:
         )
 
 
-@database_refusals()
-@transaction.atomic
-def ruleset_withdraw_unreleased(*, ruleset_id: int, actor: User, reason: str) -> Ruleset:
-    """Take back a ruleset that has no release: a reviewer until it is signed, a signatory once it is frozen."""
-    ruleset = ruleset_lock(ruleset_id)
-    if hasattr(ruleset, "release"):
-        raise Stale(_("This ruleset was released meanwhile. Reload to see its release."))
-    return withdraw_locked(ruleset, actor, reason, released=False)
-
-
 def may_withdraw(ruleset: Ruleset, actor: User) -> bool:
     """A reviewer takes back what is not signed yet, a signatory what is frozen or signed."""
     allowed = {
@@ -264,20 +254,3 @@ def may_withdraw(ruleset: Ruleset, actor: User) -> bool:
         Role.SIGNATORY: {RulesetStatus.IN_SIGN_OFF, RulesetStatus.SIGNED},
     }
     return actor.is_active and ruleset.status in allowed.get(Role(actor.role), set())
-
-
-def withdraw_locked(ruleset: Ruleset, actor: User, reason: str, *, released: bool) -> Ruleset:
-    """Withdraw a ruleset whose row the caller has locked, with its audit event."""
-    if ruleset.status == RulesetStatus.WITHDRAWN:
-        raise InvalidTransition(_("This ruleset was withdrawn already."))
-    if not may_withdraw(ruleset, actor):
-        raise NotAllowed
-    if not reason.strip():
-        raise InvalidInput(_("Say why you withdraw this ruleset."))
-    ruleset_move(ruleset, RulesetStatus.WITHDRAWN)
-    ruleset.withdrawn_reason = reason.strip()[:300]
-    ruleset.version += 1
-    ruleset.save(update_fields=["status", "withdrawn_reason", "version"])
-    data: dict[str, Json] = {"reason": ruleset.withdrawn_reason, "released": released}
-    audit_record("ruleset.withdrawn", actor=actor, subject=ruleset, task_slug=ruleset.task.slug, data=data)
-    return ruleset

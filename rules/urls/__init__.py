@@ -19,4 +19,5 @@ urlpatterns = [
     path("tasks/<slug:slug>/", include("rules.urls.rulesets")),
     path("tasks/<slug:slug>/", include("rules.urls.publishing")),
     path("tasks/<slug:slug>/", include("rules.urls.policy")),
+    path("tasks/<slug:slug>/", include("rules.urls.control")),
 ]

@@ -11,12 +11,12 @@ from django.views.decorators.http import require_GET, require_POST
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
+from pld_app.reauthentication import ProofRefused
 from rules.forms.policy import PolicyDecisionForm, PolicyForm
 from rules.models import PolicyVerdict, SignOffPolicy, Task
 from rules.selectors import policy as selectors
 from rules.selectors.tasks import task_get
 from rules.services.policy import policy_decide, policy_propose
-from rules.services.signing import PasswordRefused
 
 PER_PAGE = 25
 
@@ -54,8 +54,8 @@ def propose(request: UserRequest, slug: str) -> HttpResponse:
     form = PolicyForm(request.POST, auto_id="policy-%s")
     if form.is_valid():
         try:
-            proposed = policy_propose(task=task, actor=request.user, **form.cleaned_data)
-        except PasswordRefused as refusal:
+            proposed = policy_propose(task=task, actor=request.user, proof=form.proof(request), **form.said)
+        except ProofRefused as refusal:
             form.add_error("password", str(refusal))
         else:
             message = _("Proposed %(policy)s. A second administrator or a signatory confirms it.")
@@ -71,8 +71,8 @@ def decide(request: UserRequest, slug: str, version: int, verdict: str) -> HttpR
     form = PolicyDecisionForm(request.POST, auto_id="decision-%s")
     if form.is_valid():
         try:
-            decision = policy_decide(policy_id=found.pk, actor=request.user, verdict=verdict, **form.cleaned_data)
-        except PasswordRefused as refusal:
+            decision = policy_decide(policy_id=found.pk, actor=request.user, verdict=verdict, proof=form.proof(request))
+        except ProofRefused as refusal:
             form.add_error("password", str(refusal))
         else:
             messages.success(request, _decided_words(decision.verdict))

@@ -23,7 +23,7 @@ from rules.forms.rulesets import (
     SignForm,
     VersionForm,
     WithdrawForm,
-    WithdrawReleasedForm,
+    WithdrawFrozenForm,
 )
 from rules.manifest import token_estimate
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signature
@@ -34,8 +34,9 @@ from rules.selectors.signing import reading_list
 from rules.selectors.tasks import task_get
 from rules.services import rulesets as services
 from rules.services.exporting import Export, ExportKind, ruleset_export
-from rules.services.publishing import release_create, ruleset_withdraw
+from rules.services.publishing import release_create
 from rules.services.signing import rule_read, ruleset_sign
+from rules.services.withdrawing import ruleset_withdraw
 from rules.suggestions import suggestions_of
 
 PER_PAGE = 25
@@ -158,7 +159,7 @@ def _frozen_page(
 
 
 def _withdraw_form(ruleset: Ruleset) -> type[WithdrawForm]:
-    return WithdrawReleasedForm if hasattr(ruleset, "release") else WithdrawForm
+    return WithdrawForm if ruleset.manifest is None else WithdrawFrozenForm
 
 
 def _draft_changed(
@@ -286,7 +287,7 @@ def ruleset_withdraw_view(request: UserRequest, slug: str, number: int) -> HttpR
     form = _withdraw_form(ruleset)(request.POST, auto_id="withdraw-%s")
     if form.is_valid():
         try:
-            proof = form.proof(request) if isinstance(form, WithdrawReleasedForm) else None
+            proof = form.proof(request) if isinstance(form, WithdrawFrozenForm) else None
             ruleset_withdraw(ruleset_id=ruleset.pk, actor=request.user, reason=form.cleaned_data["reason"], proof=proof)
         except InvalidInput as refusal:
             form.add_error("password" if proof else "reason", str(refusal))

@@ -47,11 +47,11 @@ def eve(db: None) -> User:
 
 
 def propose(task: Task, actor: User, **points: Any) -> SignOffPolicy:
-    return policy_propose(task=task, actor=actor, password=PASSWORD, reason="The board asks.", **points)
+    return policy_propose(task=task, actor=actor, proof=make_proof(actor), reason="The board asks.", **points)
 
 
 def decide(policy: SignOffPolicy, actor: User, verdict: str = "confirmed") -> PolicyDecision:
-    return policy_decide(policy_id=policy.pk, actor=actor, verdict=verdict, password=PASSWORD)
+    return policy_decide(policy_id=policy.pk, actor=actor, verdict=verdict, proof=make_proof(actor))
 
 
 class TestThePolicyTakesTwo:
@@ -110,9 +110,11 @@ class TestThePolicyTakesTwo:
 
     def test_it_takes_the_password_a_reason_and_the_page_of_now(self, task: Task, ada: User, eve: User) -> None:
         with pytest.raises(PasswordRefused):
-            policy_propose(task=task, actor=ada, password="wrong", reason="x", signers_required=3)
+            policy_propose(
+                task=task, actor=ada, proof=make_proof(ada, password="wrong"), reason="x", signers_required=3
+            )
         with pytest.raises(InvalidInput, match="Say why"):
-            policy_propose(task=task, actor=ada, password=PASSWORD, reason=" ", signers_required=3)
+            policy_propose(task=task, actor=ada, proof=make_proof(ada), reason=" ", signers_required=3)
         decide(propose(task, ada, signers_required=3), eve)
         with pytest.raises(Stale, match="changed since"):
             propose(task, ada, expected=1, signers_required=4)
@@ -154,13 +156,17 @@ class TestThePolicyTakesTwo:
             "read_changed_first": "on",
             "reason": "Legal and finance sign.",
             "password": PASSWORD,
+            "consent": "on",
         }
         assert browser.post("/tasks/nda/policy/propose/", {**sent, "signer_roles": ["signatory"]}).status_code == 422
         assert browser.post("/tasks/nda/policy/propose/", {**sent, "password": "wrong"}).status_code == 422
         assert browser.post("/tasks/nda/policy/propose/", sent).status_code == 302
         assert "You proposed this" in browser.get("/tasks/nda/policy/").content.decode()
         assert browser.post("/tasks/nda/policy/2/confirm/", {"password": PASSWORD}).status_code == 403
-        assert client_of(sam).post("/tasks/nda/policy/2/confirm/", {"password": PASSWORD}).status_code == 302
+        assert (
+            client_of(sam).post("/tasks/nda/policy/2/confirm/", {"password": PASSWORD, "consent": "on"}).status_code
+            == 302
+        )
         page = client_of(ana).get("/tasks/nda/policy/").content.decode()
         assert "confirmed by Sam (Signatory)" in page
         assert "Legal and finance sign." in page

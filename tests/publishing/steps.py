@@ -21,6 +21,7 @@ from rules.models import (
     Release,
     Revision,
     Ruleset,
+    ScheduledPublication,
     Signature,
     SignOffPolicy,
     Task,
@@ -29,8 +30,9 @@ from rules.selectors.policy import policy_in_force, to_be_read
 from rules.services.policy import POINTS
 from rules.services.publishing import release_create, release_publish
 from rules.services.rulesets import ruleset_create, ruleset_freeze
+from rules.services.scheduling import publication_schedule
 from rules.services.signing import rule_read, ruleset_sign
-from tests.factories import approve_directly, make_instruction, make_proof, make_user
+from tests.factories import approve_directly, make_instruction, make_proof, make_reauthentication, make_user
 
 
 def approved(task: Task, reviewer: User, count: int = 3) -> list[Instruction]:
@@ -73,6 +75,7 @@ def propose(task: Task, **points: Any) -> SignOffPolicy:
         version=1 + task.policies.count(),
         proposed_by=proposer,
         reason="For the test.",
+        reauthentication=make_reauthentication(proposer, task, purpose="policy"),
         authenticated_at=timezone.now(),
         event=audit_record("policy.proposed", actor=proposer, subject=task),
         **values,
@@ -90,6 +93,7 @@ def policy(task: Task, **points: Any) -> SignOffPolicy:
         actor=second,
         actor_name=str(second),
         actor_role=second.role,
+        reauthentication=make_reauthentication(second, made, purpose="policy"),
         authenticated_at=timezone.now(),
         event=audit_record("policy.confirmed", actor=second, subject=task),
     )
@@ -151,6 +155,18 @@ def released(task: Task, composer: User, first: User, second: User, count: int =
 
 def publish(release: Release, actor: User, channel: ChannelName = ChannelName.STAGING) -> Publication:
     return release_publish(release_id=release.pk, channel=channel, actor=actor, proof=make_proof(actor))
+
+
+def schedule(release: Release, actor: User, **fields: Any) -> ScheduledPublication:
+    """A publication for tomorrow, to staging by default."""
+    channel = fields.pop("channel", ChannelName.STAGING)
+    newest = release.task.publications.filter(channel=channel).order_by("-pk").first()
+    values: dict[str, Any] = {
+        "effective_from": timezone.now() + timedelta(days=1),
+        "expected_newest": newest.pk if newest else 0,
+        "proof": make_proof(actor),
+    }
+    return publication_schedule(release_id=release.pk, channel=channel, actor=actor, **(values | fields))
 
 
 def in_production(task: Task, composer: User, first: User, second: User, count: int = 3) -> Release:

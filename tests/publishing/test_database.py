@@ -30,8 +30,8 @@ from rules.models import (
     Task,
 )
 from rules.selectors.rulesets import ruleset_compile
-from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import ruleset_create, ruleset_freeze
+from rules.services.withdrawing import ruleset_withdraw
 from tests.factories import approve_directly, make_instruction, make_proof, make_reauthentication, make_task, make_user
 from tests.publishing import steps
 
@@ -246,7 +246,7 @@ class TestAFrozenRulesetNeverChanges:
 
     def test_a_withdrawn_one_stays_withdrawn(self, task: Task, ana: User) -> None:
         ruleset = steps.frozen(task, ana)
-        ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.")
+        ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.", proof=make_proof(ana))
         for status in ("draft", "in_sign_off", "signed"):
             refused("cannot become", lambda s=status: Ruleset.objects.filter(pk=ruleset.pk).update(status=s))  # type: ignore[misc]
 
@@ -309,7 +309,7 @@ class TestSignatures:
         draft = steps.draft(task, ana)
         refused("not in sign-off", lambda: sign_directly(draft, sam, manifest_sha256=""))
         frozen = steps.frozen(task, ana)
-        ruleset_withdraw(ruleset_id=frozen.pk, actor=ana, reason="No.")
+        ruleset_withdraw(ruleset_id=frozen.pk, actor=ana, reason="No.", proof=make_proof(ana))
         refused("not in sign-off", lambda: sign_directly(frozen, sam))
 
 

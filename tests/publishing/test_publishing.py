@@ -7,9 +7,10 @@ from pld_app.models import AuditEvent, User
 from rules.exceptions import InvalidTransition, Stale
 from rules.models import ChannelName, Publication, Release, RulesetStatus, Task
 from rules.selectors.publishing import channel_states, current_release
-from rules.services.publishing import release_create, release_publish, release_rollback, ruleset_withdraw
+from rules.services.publishing import release_create, release_publish, release_rollback
 from rules.services.signing import ProofRefused
 from rules.services.tokens import token_create, token_revoke
+from rules.services.withdrawing import ruleset_withdraw
 from tests.factories import audit_actions, make_proof, make_task
 from tests.publishing import steps
 
@@ -147,7 +148,7 @@ def test_withdrawing_a_released_ruleset_takes_a_signatory_and_the_password(
     with pytest.raises(NotAllowed):
         ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.", proof=make_proof(ana))
     with pytest.raises(InvalidInput, match="Prove again"):
-        ruleset_withdraw(ruleset_id=ruleset.pk, actor=sam, reason="No.")
+        ruleset_withdraw(ruleset_id=ruleset.pk, actor=sam, reason="No.", proof=make_proof(sam))
     ruleset.refresh_from_db()
     assert ruleset.status == RulesetStatus.SIGNED
 

@@ -11,9 +11,10 @@ from pld_app.errors import Refusal
 from pld_app.models import AuditEvent, Domain, Role, User
 from rules.models import Instruction, Meaning, Release, Ruleset, RulesetStatus, Signature, Task
 from rules.selectors.publishing import current_publication
-from rules.services.publishing import release_create, ruleset_withdraw
+from rules.services.publishing import release_create
 from rules.services.rulesets import ruleset_freeze
 from rules.services.signing import ruleset_sign
+from rules.services.withdrawing import ruleset_withdraw
 from tests.factories import approve_directly, make_proof, make_task, make_user
 from tests.publishing import steps
 

@@ -10,7 +10,6 @@ from pld_app.models import AuditEvent, User
 from rules.exceptions import InvalidTransition, Stale
 from rules.models import Instruction, Ruleset, RulesetStatus, Task
 from rules.selectors import rulesets as selectors
-from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import (
     ruleset_create,
     ruleset_freeze,
@@ -19,6 +18,7 @@ from rules.services.rulesets import (
     ruleset_item_remove,
     ruleset_refresh,
 )
+from rules.services.withdrawing import ruleset_withdraw
 from tests.factories import approve_directly, audit_actions, make_instruction, make_proof, make_task
 from tests.publishing import steps
 
@@ -194,11 +194,11 @@ def test_a_reviewer_withdraws_a_draft_with_a_reason(task: Task, ana: User) -> No
     ruleset = steps.draft(task, ana)
     with pytest.raises(InvalidInput, match="Say why"):
         ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason=" ")
-    ruleset = ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="Wrong order.")
+    ruleset = ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="Wrong order.", proof=make_proof(ana))
     assert (ruleset.status, ruleset.withdrawn_reason) == (RulesetStatus.WITHDRAWN, "Wrong order.")
     assert audit_actions(ruleset)[-1] == "ruleset.withdrawn"
     with pytest.raises(InvalidTransition, match="withdrawn already"):
-        ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="Again.")
+        ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="Again.", proof=make_proof(ana))
 
 
 def test_who_may_withdraw_depends_on_how_far_it_is(
@@ -209,4 +209,7 @@ def test_who_may_withdraw_depends_on_how_far_it_is(
     for ruleset, person in ((draft, sam), (signed, ana), (draft, abe), (draft, ada), (signed, ada)):
         with pytest.raises(NotAllowed):
             ruleset_withdraw(ruleset_id=ruleset.pk, actor=person, reason="No.", proof=make_proof(person))
-    assert ruleset_withdraw(ruleset_id=signed.pk, actor=sam, reason="Too wide.").status == RulesetStatus.WITHDRAWN
+    assert (
+        ruleset_withdraw(ruleset_id=signed.pk, actor=sam, reason="Too wide.", proof=make_proof(sam)).status
+        == RulesetStatus.WITHDRAWN
+    )

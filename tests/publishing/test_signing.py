@@ -10,9 +10,9 @@ from pld_app.models import AuditEvent, Role, User
 from rules.exceptions import Stale
 from rules.models import Meaning, Ruleset, RulesetStatus, Signature, Task
 from rules.selectors import rulesets as selectors
-from rules.services.publishing import ruleset_withdraw
 from rules.services.rulesets import ruleset_create, ruleset_freeze, ruleset_item_move
 from rules.services.signing import ProofRefused, ruleset_sign
+from rules.services.withdrawing import ruleset_withdraw
 from tests.factories import approve_directly, audit_actions, event_backdate, make_instruction, make_proof, make_user
 from tests.publishing import steps
 
@@ -181,7 +181,7 @@ def test_only_five_within_fifteen_minutes_lock_and_only_for_fifteen(
 
 def test_a_withdrawn_ruleset_is_not_signed(task: Task, ana: User, sam: User) -> None:
     ruleset = steps.frozen(task, ana)
-    ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.")
+    ruleset_withdraw(ruleset_id=ruleset.pk, actor=ana, reason="No.", proof=make_proof(ana))
     with pytest.raises(Stale, match="not in sign-off"):
         steps.sign(ruleset, sam)
 

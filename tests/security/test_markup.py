@@ -30,6 +30,9 @@ from rules.services.assignments import absence_set, assignment_set
 from rules.services.mining import mining_run_create
 from rules.services.review import instruction_edit, instruction_reject
 from rules.services.saved_views import saved_view_save
+from rules.services.stopping import stop_make
+from rules.services.webhooks import webhook_create
+from rules.services.withdrawing import ruleset_withdraw
 from tests.evaluation.scene import make_run
 from tests.factories import (
     approve_directly,
@@ -38,6 +41,7 @@ from tests.factories import (
     make_endpoint,
     make_evidence,
     make_instruction,
+    make_proof,
     make_task,
     make_trace,
 )
@@ -143,12 +147,16 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     draft = steps.again_draft(task, ana)
     type(draft).objects.filter(pk=draft.pk).update(name=HOSTILE[:120])
     withdrawn = steps.again_frozen(task, ana)
-    type(withdrawn).objects.filter(pk=withdrawn.pk).update(status="withdrawn", withdrawn_reason=HOSTILE[:300])
     absence_set(person=ben, by=ben, starts_on=timezone.now().date(), ends_on=timezone.now().date(), deputy=ana)
     assignment_set(instruction_id=card.pk, by=ana, person=ben)
     kept = saved_view_save(
         task=task, owner=ana, name=SHORT[:80], audience="team", view=ReviewFilter(text=HOSTILE[:200])
     )
+    ruleset_withdraw(ruleset_id=withdrawn.pk, actor=sam, reason=HOSTILE[:300], proof=make_proof(sam))
+    stop_make(task=task, actor=sue, reason=HOSTILE[:300], instruction_id=card.pk)
+    steps.schedule(release, sam, reason=HOSTILE[:300])
+    address = "https://student.example/" + SHORT
+    webhook_create(task=task, name=SHORT, url=address, secret_env="PLD_WEBHOOK_X", actor=ada)
     for person in (ana, sam, ada):
         Authenticator().enrolled(person, SHORT)
         hostile_parts = {"by": HOSTILE, "what": HOSTILE, "name": HOSTILE, "until": HOSTILE}
@@ -242,6 +250,9 @@ PAGES = [
     "/tasks/nda/releases/",
     "/tasks/nda/releases/{release}/",
     "/tasks/nda/policy/",
+    "/tasks/nda/control/",
+    "/tasks/nda/webhooks/",
+    "/tasks/nda/served/?channel=production&at=2026-11-30T09:00",
     "/tasks/nda/tokens/",
     "/tasks/nda/evaluation/",
     "/tasks/nda/evaluation/new/",

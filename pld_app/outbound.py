@@ -1,0 +1,83 @@
+"""One small HTTP POST to an address somebody configured: only where model calls may go too, never redirected.
+
+The host is looked up here, every address is checked, and the connection is made to a checked one; TLS still verifies
+the name.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from pld_app.model_edge.addresses import AddressRefusedError, check_address, check_url
+
+TIMEOUT_S = 10.0
+MAX_REPLY_BYTES = 64 * 1024
+
+
+class OutboundFailed(Exception):
+    """Nothing was delivered, as far as we know; its text says why, without the reply's content."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+
+    @property
+    def is_taken(self) -> bool:
+        return 200 <= self.status < 300
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    """POST `body`; returns the status. Raises OutboundFailed when there was none, AddressRefusedError before sending.
+
+    Private addresses only for hosts in PLD_ENDPOINT_ALLOW_PRIVATE. At most 10 s for each step.
+    """
+    check_url(url)
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    address = _checked_address(host, port, parts.scheme)
+    connection = _Pinned(host, port, address, is_tls=parts.scheme == "https")
+    path = parts.path or "/"
+    try:
+        connection.request("POST", path, body=body, headers={"Content-Type": "application/json", **headers})
+        reply = connection.getresponse()
+        reply.read(MAX_REPLY_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise OutboundFailed(f"{type(error).__name__}: {error}"[:200]) from error
+    finally:
+        connection.close()
+    return Reply(reply.status)
+
+
+def _checked_address(host: str, port: int, scheme: str) -> str:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise OutboundFailed(f"{host} cannot be found") from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    for address in addresses:
+        check_address(address, scheme=scheme, allow_private=host in settings.ENDPOINT_ALLOW_PRIVATE)
+    return addresses[0]
+
+
+class _Pinned(http.client.HTTPConnection):
+    """A connection to one address under the name it was looked up by."""
+
+    def __init__(self, host: str, port: int, address: str, *, is_tls: bool) -> None:
+        super().__init__(host, port, timeout=TIMEOUT_S)
+        self._address = address
+        self._is_tls = is_tls
+
+    def connect(self) -> None:
+        self.sock = socket.create_connection((self._address, self.port), TIMEOUT_S)
+        if self._is_tls:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+__all__ = ["AddressRefusedError", "OutboundFailed", "Reply", "post"]
