@@ -18,8 +18,9 @@ class StopForm(forms.Form):
 
 
 class StopSignForm(ProofForm):
-    """The second person's; the reason is asked for lifting only."""
+    """The second person's; the reason is asked for lifting only. `stop` is the one that was shown."""
 
+    stop = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
     reason = forms.CharField(
         label=_("Why, when you lift it"), max_length=300, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )

@@ -67,4 +67,6 @@ class PolicyForm(ProofForm):
 
 
 class PolicyDecisionForm(ProofForm):
-    """Only the proof; which button was pressed is in the address."""
+    """The proof, and the version that was shown; which button was pressed is in the address."""
+
+    version = forms.IntegerField(min_value=1, widget=forms.HiddenInput)

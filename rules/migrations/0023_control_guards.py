@@ -9,7 +9,7 @@
 
 from django.db import migrations
 
-from pld_app.triggers import append_only, guard, no_delete
+from pld_app.triggers import append_only, guard, no_delete, requires_event
 
 FUNCTIONS = """
 -- An act by an active account in this role, with its own event, proved for this object.
@@ -231,7 +231,7 @@ DELIVERY = """
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0022_stops_schedules_and_webhooks")]
+    dependencies = [("rules", "0022_stops_schedules_and_webhooks"), ("pld_app", "0009_require_event")]
     operations = [
         migrations.RunSQL(FUNCTIONS, DROP_FUNCTIONS),
         # The reverse keeps the replaced function: without schedules it does what 0016's does.
@@ -256,6 +256,13 @@ class Migration(migrations.Migration):
         guard("rules_scheduleend", "BEFORE INSERT", "pld_guard_schedule_end", SCHEDULE_END,
               "p rules_scheduledpublication;"),
         guard("rules_publication", "BEFORE INSERT", "pld_guard_publication_stop", PUBLICATION_STOP),
+        requires_event("rules_revocation", about=("ruleset", "ruleset_id"), actions=["ruleset.withdrawn"]),
+        requires_event("rules_emergencystop", about=("task", "task_id"), actions=["stop.made"]),
+        requires_event("rules_scheduledpublication", about=("release", "release_id"), actions=["release.scheduled"]),
+        requires_event("rules_ruleread", about=("ruleset", "ruleset_id"), actions=["ruleset.rule_read"],
+                       actor="reader_id"),
+        requires_event("rules_signoffpolicy", about=("task", "task_id"), actions=["policy.proposed"],
+                       actor="proposed_by_id", when="NEW.version > 1"),
         guard("rules_webhooktarget", "BEFORE UPDATE", "pld_guard_webhook", WEBHOOK),
         guard("rules_webhookdelivery", "BEFORE UPDATE", "pld_guard_delivery", DELIVERY),
     ]

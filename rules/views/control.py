@@ -54,7 +54,7 @@ def _page(request: UserRequest, task: Task, failed: forms.Form | None = None, st
 def _sign_form(row: selectors.StopRow, failed: forms.Form | None, stop_pk: int) -> StopSignForm:
     if isinstance(failed, StopSignForm) and stop_pk == row.stop.pk:
         return failed
-    return StopSignForm(auto_id=f"stop-{row.stop.pk}-%s")
+    return StopSignForm(initial={"stop": row.stop.pk}, auto_id=f"stop-{row.stop.pk}-%s")
 
 
 def _choose(form: forms.Form, name: str, choices: list[tuple[Any, str]]) -> None:
@@ -93,9 +93,10 @@ def stop_signature(request: UserRequest, slug: str, pk: int, kind: str) -> HttpR
     task = task_get(slug)
     stop = get_object_or_404(EmergencyStop.objects.only("pk"), task=task, pk=pk)
     form = StopSignForm(request.POST, auto_id=f"stop-{pk}-%s")
-    if form.is_valid():
+    if form.is_valid() and form.cleaned_data["stop"] == stop.pk:
+        why = form.cleaned_data["reason"]
         try:
-            stop_sign(stop_id=stop.pk, actor=request.user, kind=kind, proof=form.proof(request), **form.said)
+            stop_sign(stop_id=stop.pk, actor=request.user, kind=kind, proof=form.proof(request), reason=why)
         except ProofRefused as refusal:
             form.add_error("password", str(refusal))
         except InvalidInput as refusal:

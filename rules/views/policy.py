@@ -32,6 +32,7 @@ def _page(
 ) -> HttpResponse:
     state = selectors.policy_state(task)
     role = request.user.role
+    shown = {"version": state.proposed.version if state.proposed else 0}
     is_proposer = state.proposed is not None and state.proposed.proposed_by_id == request.user.pk
     context: dict[str, Any] = {  # a template's context has no closed type
         "task": task,
@@ -40,7 +41,7 @@ def _page(
         "can_propose": role == Role.ADMIN and state.proposed is None,
         "can_confirm": role in {Role.ADMIN, Role.SIGNATORY} and not is_proposer,
         "can_refuse": role in {Role.ADMIN, Role.SIGNATORY},
-        "decision_form": decision_form or PolicyDecisionForm(auto_id="decision-%s"),
+        "decision_form": decision_form or PolicyDecisionForm(initial=shown, auto_id="decision-%s"),
         "page": Paginator(selectors.policy_history(task), PER_PAGE).get_page(request.GET.get("page")),
     }
     failed = (form is not None and form.errors) or (decision_form is not None and decision_form.errors)
@@ -69,7 +70,7 @@ def propose(request: UserRequest, slug: str) -> HttpResponse:
 def decide(request: UserRequest, slug: str, version: int, verdict: str) -> HttpResponse:
     found = get_object_or_404(SignOffPolicy.objects.only("pk"), task__slug=slug, version=version)
     form = PolicyDecisionForm(request.POST, auto_id="decision-%s")
-    if form.is_valid():
+    if form.is_valid() and form.cleaned_data["version"] == version:
         try:
             decision = policy_decide(policy_id=found.pk, actor=request.user, verdict=verdict, proof=form.proof(request))
         except ProofRefused as refusal:

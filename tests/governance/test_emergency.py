@@ -253,7 +253,7 @@ class TestTheSecondPerson:
             assert "Emergency stop: " in client_of(ana).get(f"/tasks/nda/{path}").content.decode()
         made = EmergencyStop.objects.get()
         browser = client_of(sam)
-        sent = {"password": "wrong", "consent": "on", "reason": "Fine again."}
+        sent = {"password": "wrong", "consent": "on", "reason": "Fine again.", "stop": made.pk}
         lift = f"/tasks/nda/control/stops/{made.pk}/lift/"
         assert browser.post(lift, sent).status_code == 422
         assert browser.post(lift, sent | {"password": PASSWORD}).status_code == 302

@@ -9,6 +9,7 @@ import pytest
 from django.db import DatabaseError, connection
 from django.test import Client
 
+from pld_app.accounts import account_set_role
 from pld_app.audit import audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
@@ -162,11 +163,9 @@ class TestThePolicyTakesTwo:
         assert browser.post("/tasks/nda/policy/propose/", {**sent, "password": "wrong"}).status_code == 422
         assert browser.post("/tasks/nda/policy/propose/", sent).status_code == 302
         assert "You proposed this" in browser.get("/tasks/nda/policy/").content.decode()
-        assert browser.post("/tasks/nda/policy/2/confirm/", {"password": PASSWORD}).status_code == 403
-        assert (
-            client_of(sam).post("/tasks/nda/policy/2/confirm/", {"password": PASSWORD, "consent": "on"}).status_code
-            == 302
-        )
+        assert browser.post("/tasks/nda/policy/2/confirm/", {"password": PASSWORD, "version": 2}).status_code == 403
+        proof = {"password": PASSWORD, "consent": "on", "version": 2}
+        assert client_of(sam).post("/tasks/nda/policy/2/confirm/", proof).status_code == 302
         page = client_of(ana).get("/tasks/nda/policy/").content.decode()
         assert "confirmed by Sam (Signatory)" in page
         assert "Legal and finance sign." in page
@@ -258,7 +257,7 @@ class TestDutiesAreApart:
     """C17: nobody holds two of editor, first approver, second approver and publisher of one ruleset."""
 
     def test_c17_composer_and_author_neither_sign_nor_publish(
-        self, task: Task, ana: User, ben: User, sam: User, sue: User
+        self, task: Task, ana: User, ben: User, sam: User, sue: User, ada: User
     ) -> None:
         steps.policy(task, signer_roles=BOTH)
         edited = make_instruction(task)
@@ -274,7 +273,7 @@ class TestDutiesAreApart:
         release = release_create(ruleset_id=ruleset.pk, signatory=sam)
         # Not even when their role is another by now.
         for person in (ana, ben):
-            User.objects.filter(pk=person.pk).update(role=Role.SIGNATORY, domain="")
+            account_set_role(user_id=person.pk, role=Role.SIGNATORY, domain="", by=ada)
             person.refresh_from_db()
             with pytest.raises(NotAllowed, match="another signatory must publish"):
                 steps.publish(release, person)

@@ -110,7 +110,7 @@ def test_nothing_published_is_404_in_words(task: Task, secret: str, client: Clie
     response = client.get(URL, headers=bearer(secret))
     assert (response.status_code, response.json()) == (
         404,
-        {"detail": "Nothing valid is published to production of nda."},
+        {"detail": "Nothing valid is published to production of nda.", "reason": "nothing_published"},
     )
 
 
