@@ -12,11 +12,11 @@ from rules.models import (
     PublicationKind,
     Revocation,
     RulesetItem,
-    Signature,
     StopSignature,
     StopSignatureKind,
     Task,
 )
+from rules.selectors.signatures import SignatureFacts, signatures_of
 
 
 def served_at(task_id: int, channel: str, at: datetime) -> Publication | None:
@@ -47,13 +47,13 @@ class Served:
     """The answer to "what did the student see at T": what was in force, who signed and published it, who fetched it."""
 
     publication: Publication | None
-    signatures: list[Signature]
+    signatures: list[SignatureFacts]
     reads: list[PromptRead]
 
 
 def served(task: Task, channel: str, at: datetime) -> Served:
     publication = served_at(task.pk, channel, at)
-    signatures = list(publication.release.ruleset.signatures.order_by("pk")) if publication else []
+    signatures = signatures_of(publication.release.ruleset) if publication else []
     near = PromptRead.objects.filter(
         token__task=task, channel=channel, minute__gte=at - timedelta(hours=1), minute__lte=at
     )

@@ -254,7 +254,7 @@ class TestWhatWasFetched:
         seen = [served_at(task.pk, PRODUCTION, at) for at in (before, between, after)]
         assert [one.release if one else None for one in seen] == [None, first, second]
         answer = served(task, PRODUCTION, between)
-        assert [one.signer_name for one in answer.signatures] == ["Sam", "Sue"]
+        assert [one.name for one in answer.signatures] == ["Sam", "Sue"]
         at = (after + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M")
         page = client_of(abe).get(f"/tasks/nda/served/?channel=production&at={at}").content.decode()
         assert second.prompt_sha256[8:] in page
