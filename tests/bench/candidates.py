@@ -27,11 +27,11 @@ from tests.bench import generator
 from tests.bench.loading import import_lines
 from tests.factories import make_task
 
-TRACES_EACH = 10
+TRACES_EACH = 5
 
 
 def make_candidates(count: int) -> Task:
-    """`count` proposed candidates over 10 traces each; three labels share a topic and contradict each other there."""
+    """`count` proposed candidates over 5 traces each; three labels share a topic and contradict each other there."""
     task = make_task("review", **generator.TASK_FIELDS)
     labels = generator.LABELS
     import_lines(task, generator.generated_lines(count * TRACES_EACH))

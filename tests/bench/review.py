@@ -2,6 +2,7 @@
 
 import http.client
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlencode
@@ -10,6 +11,7 @@ from tests.bench.machine import Figures, percentile, say
 from tests.bench.processes import web_server
 
 WARM_UP = 30
+IDLE_S = 0.5
 KINDS = ("approve", "reject", "edit", "defer")
 
 
@@ -19,6 +21,8 @@ class Browser:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._cookies: dict[str, str] = {}
+        self._body = b""
+        self._used = 0.0
 
     def sign_in(self, username: str, password: str) -> None:
         self._keep_cookies(self._answer("GET", "/sign-in/"))
@@ -35,13 +39,23 @@ class Browser:
         form = sent | {"csrfmiddlewaretoken": self._cookies["csrftoken"]}
         return self._answer("POST", path, urlencode(form).encode())
 
+    def decide(self, path: str, sent: dict[str, str]) -> http.client.HTTPResponse:
+        """Send a decision; an edit of weighty words comes back once with its warnings and is sent again as read."""
+        response = self.post(path, sent)
+        found = re.search(rb'name="seen" value="(\w+)"', self._body) if response.status == 422 else None
+        return self.post(path, sent | {"seen": found.group(1).decode()}) if found else response
+
     def _answer(self, method: str, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
+        # The server lets go of a connection nobody uses, and a form must not be sent into a closed one.
+        if time.monotonic() - self._used > IDLE_S:
+            self._connection.close()
         self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
-        response.read()
+        self._body = response.read()
+        self._used = time.monotonic()
         return response
 
     def _keep_cookies(self, response: http.client.HTTPResponse) -> None:
@@ -51,21 +65,29 @@ class Browser:
 
 
 def measure(*, quick: bool) -> Figures:
-    """Milliseconds at one request at a time, and queries a request, over `candidates` proposed ones."""
+    """Milliseconds of one reviewer and of twenty at once, and queries a request, over `candidates` proposed ones."""
     from pld_app.models import Domain, Role
     from tests.bench.candidates import make_candidates
+    from tests.bench.reviewers import at_work, on_record
     from tests.factories import PASSWORD, make_user
 
-    count, n = (120, 30) if quick else (2_000, 400)
+    count, n, seconds = (120, 30, 6.0) if quick else (20_000, 400, 120.0)
     say(f"  writing {count} candidates with evidence")
     task = make_candidates(count)
     make_user("rita", Role.REVIEWER, Domain.LEGAL)
+    people = [f"r{number:02d}" for number in range(4 if quick else 20)]
+    for name in people:
+        make_user(name, Role.REVIEWER, Domain.LEGAL)
     found: Figures = {"candidates": count, "queries": _queries(f"/tasks/{task.slug}/review/")}
     say(f"  {n} requests of each kind")
     with web_server() as port:
         browser = Browser(port)
         browser.sign_in("rita", PASSWORD)
-        return found | _timed(browser, f"/tasks/{task.slug}/review/", count=count, n=n)
+        found |= _timed(browser, f"/tasks/{task.slug}/review/", count=count, n=n)
+        say(f"  {len(people)} reviewers for {seconds:.0f} s")
+        base = f"/tasks/{task.slug}/review/"
+        found["many"] = at_work(port, base, people, password=PASSWORD, think_s=2.0, seconds=seconds)
+    return found | {"on_record": on_record(task.pk, people)}
 
 
 def _timed(browser: Browser, base: str, *, count: int, n: int) -> Figures:
@@ -75,8 +97,8 @@ def _timed(browser: Browser, base: str, *, count: int, n: int) -> Figures:
     # Number 1 was decided when the queries were counted.
     numbers = choose.sample(range(2, count + 1), n)
     return {
-        "queue": _figures(_times(lambda path: _got(browser, path), pages)[WARM_UP:]),
-        "card": _figures(_times(lambda path: _got(browser, path), cards)[WARM_UP:]),
+        "queue": figures_of(_times(lambda path: _got(browser, path), pages)[WARM_UP:]),
+        "card": figures_of(_times(lambda path: _got(browser, path), cards)[WARM_UP:]),
         "decision": _decisions(browser, base, numbers),
     }
 
@@ -89,7 +111,7 @@ def _decisions(browser: Browser, base: str, numbers: Sequence[int]) -> Figures:
         path = f"{base}{number}/{kind}/?tab=open&domain=legal"
         times[kind] += _times(lambda path: _decided(browser, path), [path])
     every = [one for kind in KINDS for one in times[kind]]
-    return _figures(every) | {f"{kind}_p95_ms": _ms(percentile(times[kind], 95)) for kind in KINDS}
+    return figures_of(every) | {f"{kind}_p95_ms": _ms(percentile(times[kind], 95)) for kind in KINDS}
 
 
 def _got(browser: Browser, path: str) -> None:
@@ -98,7 +120,7 @@ def _got(browser: Browser, path: str) -> None:
 
 
 def _decided(browser: Browser, path: str) -> None:
-    status = browser.post(path, _form(version="1")).status
+    status = browser.decide(path, _form(version="1")).status
     assert status == 302, (path, status)
 
 
@@ -119,7 +141,7 @@ def _each_time(act: Callable[[str], None], paths: Sequence[str]) -> Iterator[flo
         yield time.perf_counter() - started
 
 
-def _figures(times: Sequence[float]) -> Figures:
+def figures_of(times: Sequence[float]) -> Figures:
     return {"n": len(times), "p50_ms": _ms(percentile(times, 50)), "p95_ms": _ms(percentile(times, 95))}
 
 
