@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, cast
+from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
@@ -49,7 +50,8 @@ def _to_sign_in(request: HttpRequest) -> HttpResponseBase:
     """To the sign-in page and back to where a page can be shown; a text under way is shown first, to be copied."""
     if request.method in {"GET", "HEAD"}:
         return redirect_to_login(request.get_full_path())
-    back = page_before(request)
+    before = urlsplit(page_before(request))
+    back = before.path + (f"?{before.query}" if before.query else "")
     kept = kept_text(request)
     # A page with scripts keeps the text itself (static/js/draft.js) and brings it back after signing in.
     if not kept or "HX-Request" in request.headers:

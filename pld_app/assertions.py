@@ -15,10 +15,14 @@ from typing import Any, Literal
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from pydantic import BaseModel, ConfigDict, ValidationError
+from webauthn.helpers import decode_credential_public_key, decoded_public_key_to_cryptography
+from webauthn.helpers.cose import COSEAlgorithmIdentifier as Algorithm
+from webauthn.helpers.exceptions import WebAuthnException
 
 _USER_PRESENT, _USER_VERIFIED = 0x01, 0x04
+ES256, RS256, EDDSA = Algorithm.ECDSA_SHA_256, Algorithm.RSASSA_PKCS1_v1_5_SHA_256, Algorithm.EDDSA
 _HEAD = 37  # hash of the relying party's id, flags, counter
 
 
@@ -59,11 +63,25 @@ def unb64(text: str) -> bytes:
     return data
 
 
+def public_key_pem(cose: bytes) -> str:
+    """A COSE key in the form that stock tools read; raises EvidenceInvalid for what is no key."""
+    try:
+        decoded = decode_credential_public_key(cose)
+        key = decoded_public_key_to_cryptography(decoded)
+    except (WebAuthnException, ValueError, KeyError, TypeError) as error:
+        raise EvidenceInvalid("the key cannot be read") from error
+    # The very algorithms that `_signature_verify` knows: a key says one of them.
+    if decoded.alg not in {ES256, RS256, EDDSA}:
+        raise EvidenceInvalid("the key is of an unknown kind")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
 def assertion_verify(evidence: Mapping[str, Any]) -> dict[str, Any]:  # JSON as it was kept
     """The statement that the passkey signed, as JSON; raises EvidenceInvalid when anything of it does not fit.
 
     What it shows: whoever holds the private key of this credential confirmed this very statement at this site, and
-    their device checked that it was them (user verification). Whose key it is, the record of enrolment says.
+    their device checked that it was them (user verification). Whose key it is, the record of enrolment says;
+    `credential_id` is its name there and not part of what was signed.
     """
     try:
         given = Evidence.model_validate(dict(evidence))
@@ -81,6 +99,8 @@ def assertion_verify(evidence: Mapping[str, Any]) -> dict[str, Any]:  # JSON as 
         raise EvidenceInvalid("it was confirmed for another site")
     if authenticator[32] & (_USER_PRESENT | _USER_VERIFIED) != (_USER_PRESENT | _USER_VERIFIED):
         raise EvidenceInvalid("the device did not verify the person")
+    if public_key_pem(unb64(given.public_key)) != given.public_key_pem:
+        raise EvidenceInvalid("the two forms of the key differ")
     signed = authenticator + hashlib.sha256(client_bytes).digest()
     _signature_verify(given.public_key_pem, unb64(given.signature), signed)
     return statement

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
 from django.http import HttpRequest
 from webauthn import (
@@ -14,7 +13,6 @@ from webauthn import (
     verify_authentication_response,
     verify_registration_response,
 )
-from webauthn.helpers import decode_credential_public_key, decoded_public_key_to_cryptography
 from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import (
     AuthenticatorSelectionCriteria,
@@ -24,7 +22,7 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from pld_app.assertions import Evidence, EvidenceInvalid, b64, unb64
+from pld_app.assertions import Evidence, EvidenceInvalid, b64, public_key_pem, unb64
 from pld_app.models import Passkey, User
 
 
@@ -143,15 +141,13 @@ def authentication_verify(*, site: Site, answer: str, challenge: bytes, passkey:
 def evidence_of(*, site: Site, answer: str, statement: str, passkey: Passkey) -> dict[str, Any]:
     """What is kept of a verified answer, as `pld_app.assertions` reads it."""
     response = _json(answer)["response"]
-    key = decoded_public_key_to_cryptography(decode_credential_public_key(bytes(passkey.public_key)))
-    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     return Evidence(
         statement=statement,
         rp_id=site.rp_id,
         origin=site.origin,
         credential_id=b64(bytes(passkey.credential_id)),
         public_key=b64(bytes(passkey.public_key)),
-        public_key_pem=pem,
+        public_key_pem=public_key_pem(bytes(passkey.public_key)),
         authenticator_data=response["authenticatorData"],
         client_data=response["clientDataJSON"],
         signature=response["signature"],

@@ -9,12 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+
+
+@cache
+def own_key() -> RSAKey:
+    """The provider's key, made once a run."""
+    return RSAKey.generate_key(2048, {"kid": "k1"})
+
 
 CLIENT, SECRET = "pld", "a secret of the client"
 
@@ -26,7 +34,7 @@ class Provider:
     port: int = 0
     claims: dict[str, Any] = field(default_factory=lambda: {"sub": "idp-1", "preferred_username": "sam"})
     spoil: dict[str, Any] = field(default_factory=dict)
-    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "k1"}))
+    key: RSAKey = field(default_factory=own_key)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
