@@ -24,7 +24,8 @@ RUN PLD_SECRET_KEY="$(python -c 'import secrets; print(secrets.token_urlsafe(48)
 FROM python:3.13-slim
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DJANGO_SETTINGS_MODULE=pld_app.settings
 RUN groupadd --gid 10001 pld && useradd --uid 10001 --gid pld --no-create-home --home-dir /tmp --shell /usr/sbin/nologin pld \
-    && install --directory --owner=pld --group=pld --mode=0750 /srv/media
+    && install --directory --owner=pld --group=pld --mode=0750 /srv/media /srv/audit-copies \
+    && install --directory --owner=pld --group=pld --mode=0700 /srv/audit-key
 WORKDIR /srv/app
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv/app /srv/app

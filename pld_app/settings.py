@@ -110,7 +110,11 @@ TEMPLATES = [
 # Only these commands change tables: they sign in as the migrator, who acts as the owner of everything.
 MIGRATOR_DATABASE_URL = os.environ.get("PLD_MIGRATOR_DATABASE_URL", "")
 _AS_OWNER = bool(MIGRATOR_DATABASE_URL) and sys.argv[1:2] in (["migrate"], ["database_roles"])
-DATABASES = {"default": _database(MIGRATOR_DATABASE_URL if _AS_OWNER else _required("DATABASE_URL"))}
+# The sealer and what changes its key sign in as a role of their own, which alone may write the seal.
+SEALER_DATABASE_URL = os.environ.get("PLD_SEALER_DATABASE_URL", "")
+_AS_SEALER = bool(SEALER_DATABASE_URL) and sys.argv[1:2] in (["audit_sealer"], ["audit_key"], ["audit_alarm"])
+_URL = MIGRATOR_DATABASE_URL if _AS_OWNER else SEALER_DATABASE_URL if _AS_SEALER else _required("DATABASE_URL")
+DATABASES = {"default": _database(_URL)}
 if _AS_OWNER:
     DATABASES["default"]["OPTIONS"] |= {"assume_role": "pld_owner"}  # type: ignore[operator]  # the dict made above
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -97,7 +97,8 @@ def _start_all(supervisor: Supervisor, state: StackState, *, seed: bool) -> str:
     if seed:
         with timed("sample task"):
             accounts = supervisor.run_step(_python("demo_seed", environment, "manage.py", "demo_seed"))
-    with timed("worker, beat, web, student"):
+    with timed("sealer, worker, beat, web, student"):
+        supervisor.start(_sealer(environment | owner_environment(state)))
         supervisor.start(_worker(environment))
         supervisor.start(_beat(environment))
         supervisor.start_ready(_web(state, environment))
@@ -151,6 +152,15 @@ def _beat(environment: dict[str, str]) -> ProcessSpec:
         env=environment,
         cwd=paths.ROOT,
     )
+
+
+def _sealer(environment: dict[str, str]) -> ProcessSpec:
+    """The one process that knows the key. It runs under the same account here, so the key is only out of sight."""
+    home = paths.DEMO / "audit"
+    own = {"PLD_AUDIT_KEY_FILE": str(home / "key.pem"), "PLD_AUDIT_COPY_DIR": str(home / "copies")}
+    own |= {"PLD_MIGRATOR_DATABASE_URL": ""}
+    arguments = ("manage.py", "audit_sealer", "--origin", "pld-review.localhost/audit")
+    return _python("sealer", environment | own, *arguments)
 
 
 def _student(state: StackState, environment: dict[str, str]) -> ProcessSpec:

@@ -1,27 +1,19 @@
 """The log's signing key: a file that only the sealer's account reads, and its public history in the database."""
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import timezone
 
 from pld_app.audit import audit_record
 from pld_app.models import AuditKey, AuditKeyRevocation
+from pld_app.transparency.key_file import KeyFault, folder_fsync, key_path, key_read, key_write
 from pld_app.transparency.keyring import KeyRecord, Keyring, Revocation, introduction, revocation_statement
 from pld_app.transparency.locks import sealer_lock
 from pld_app.transparency.note import Verifier, check_name
 from pld_app.transparency.tree import sealed_count
-
-
-class KeyFault(Exception):
-    """The key cannot be used or made; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +27,11 @@ class Signer:
         return f"Signer({self.row})"
 
 
-def key_path() -> Path:
-    if not settings.AUDIT_KEY_FILE:
-        raise KeyFault("Set PLD_AUDIT_KEY_FILE to the file that holds, or shall hold, the private key.")
-    return Path(settings.AUDIT_KEY_FILE)
-
-
-def refuse_private_key() -> None:
-    """Stop a web server or worker that could sign the log itself. Called where those processes start."""
-    if settings.AUDIT_KEY_FILE and os.access(settings.AUDIT_KEY_FILE, os.R_OK):
-        raise ImproperlyConfigured(
-            "This process can read PLD_AUDIT_KEY_FILE. Only the sealer may: give the file to an account of its own "
-            "(mode 0600) and leave the variable out of the environment of web server and worker."
-        )
-
-
 def signer_load() -> Signer:
     """The key in the file, if it is the one that speaks for the log now. Raises KeyFault else."""
     path = key_path()
     _finish_rotation(path)
-    private_key = _read(path)
+    private_key = key_read(path)
     row = AuditKey.objects.filter(public_key=_public(private_key)).first()
     if row is None:
         raise KeyFault(f"The key in {path} is none of this log's: run manage.py audit_key create.")
@@ -68,23 +45,31 @@ def signer_load() -> Signer:
 def key_create(*, origin: str) -> AuditKey:
     """Make the first key, or a new beginning after the last one was revoked; it signs itself.
 
-    Raises KeyFault while another key is in use, or when the file exists.
+    A key that lies in the file already and is unknown to the log is taken (a first start that was killed leaves one).
+    Raises KeyFault while another key is in use, or when the file holds a known one.
     """
     path, name = key_path(), check_name(origin)
     with sealer_lock():
         if AuditKey.objects.filter(revocation__isnull=True).exists():
             raise KeyFault("The log has a key. Use manage.py audit_key rotate to replace it.")
-        private_key = Ed25519PrivateKey.generate()
+        if path.exists():
+            private_key = key_read(path)
+            if AuditKey.objects.filter(public_key=_public(private_key)).exists():
+                raise KeyFault(f"{path} holds a key that was revoked: move it away first.")
+        else:
+            private_key = Ed25519PrivateKey.generate()
+            key_write(path, private_key)
         row = _row(private_key, name=name, previous=None, signed_by=private_key)
-        _write(path, private_key)
-        try:
-            with transaction.atomic():
-                row.save()
-                audit_record("audit_key.created", actor=None, subject=row, data={"key": verifier_of(row).vkey})
-        except BaseException:
-            path.unlink()
-            raise
+        with transaction.atomic():
+            row.save()
+            audit_record("audit_key.created", actor=None, subject=row, data={"key": verifier_of(row).vkey})
     return row
+
+
+def key_ensure(origin: str) -> None:
+    """Make the first key of a log that never had one."""
+    if not AuditKey.objects.exists():
+        key_create(origin=origin)
 
 
 def key_rotate() -> AuditKey:
@@ -98,7 +83,7 @@ def key_rotate() -> AuditKey:
         private_key = Ed25519PrivateKey.generate()
         row = _row(private_key, name=old.row.name, previous=old.row, signed_by=old.private_key)
         _next_path(path).unlink(missing_ok=True)
-        _write(_next_path(path), private_key)
+        key_write(_next_path(path), private_key)
         with transaction.atomic():
             row.save()
             audit_record(
@@ -202,44 +187,6 @@ def _next_path(path: Path) -> Path:
 def _finish_rotation(path: Path) -> None:
     """Put the new key in the old one's place once the database knows it (also after a kill in between)."""
     waiting = _next_path(path)
-    if waiting.exists() and AuditKey.objects.filter(public_key=_public(_read(waiting))).exists():
+    if waiting.exists() and AuditKey.objects.filter(public_key=_public(key_read(waiting))).exists():
         waiting.replace(path)
-        _fsync_folder(path.parent)
-
-
-def _read(path: Path) -> Ed25519PrivateKey:
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise KeyFault(f"{path} can be read by other accounts: chmod 600 it.")
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except FileNotFoundError as error:
-        raise KeyFault(f"There is no key in {path}: run manage.py audit_key create.") from error
-    except (ValueError, OSError) as error:
-        raise KeyFault(f"{path} holds no readable key.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFault(f"{path} holds no Ed25519 key.")
-    return key
-
-
-def _write(path: Path, private_key: Ed25519PrivateKey) -> None:
-    """Write a new file that only this account reads, and see it on disk; an existing file is never overwritten."""
-    form = serialization.PrivateFormat.PKCS8
-    pem = private_key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise KeyFault(f"{path} exists already: move it away first.") from error
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(pem)
-        handle.flush()
-        os.fsync(handle.fileno())
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        folder_fsync(path.parent)

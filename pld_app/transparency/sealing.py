@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from django.db import connection, transaction
 
+from pld_app.audit import audit_record
 from pld_app.models import AuditAlarm, AuditEvent, Checkpoint, SealedLeaf, SealedNode
 from pld_app.transparency.keys import Signer
 from pld_app.transparency.locks import fenced_high, sealer_lock
@@ -67,6 +68,14 @@ def alarm_raise(detail: str) -> None:
     if newest is None or newest.detail != detail[:500]:
         AuditAlarm.objects.create(state=AuditAlarm.State.RAISED, detail=detail[:500])
         log.error("audit.alarm", detail=detail)
+
+
+@transaction.atomic
+def alarm_clear(reason: str) -> AuditAlarm:
+    """Say that the alarm was looked into; sealing and publishing go on. The caller has checked that one is open."""
+    cleared = AuditAlarm.objects.create(state=AuditAlarm.State.CLEARED, detail=reason.strip()[:500])
+    audit_record("audit_alarm.cleared", actor=None, subject=cleared, data={"reason": cleared.detail})
+    return cleared
 
 
 def _stored_end() -> tuple[Frontier, int]:

@@ -20,10 +20,11 @@ from pld_app.devstack.processes import Supervisor
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))  # Any: parsed YAML
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "web", "worker", "beat")
+OURS = ("migrate", "web", "worker", "beat", "sealer")
 LASTING = sorted(set(SERVICES) - {"migrate"})
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([?-])([^}]*))?\}")
-SECRET = re.compile(r"SECRET|PASSWORD|KEY|TOKEN")
+SECRET = re.compile(r"SECRET|PASSWORD|KEY(?!_FILE)|TOKEN")
+OPTIONAL = {"PLD_AUDIT_COPY_TOKEN"}  # only for a receiver that asks for one
 
 
 def variables() -> list[tuple[str, str, str]]:
@@ -49,7 +50,7 @@ def test_all_parts_are_there() -> None:
 
 
 def test_each_secret_is_required_from_outside_and_has_no_default() -> None:
-    found = [(name, operator) for name, operator, _rest in variables() if SECRET.search(name)]
+    found = [(name, op) for name, op, _rest in variables() if SECRET.search(name) and name not in OPTIONAL]
     assert {name for name, _operator in found} == {
         "PLD_SECRET_KEY",
         "PLD_DATABASE_PASSWORD",
@@ -110,9 +111,17 @@ def test_only_the_web_server_is_reachable_and_only_from_this_machine() -> None:
 
 
 def test_nothing_works_before_the_migration_has_ended_well() -> None:
-    for service in ("web", "worker", "beat"):
+    for service in ("web", "worker", "beat", "sealer"):
         assert SERVICES[service]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert SERVICES["migrate"]["restart"] == "no"
+
+
+def test_only_the_sealer_has_the_key_and_the_role_that_seals() -> None:
+    for service in set(SERVICES) - {"sealer"}:
+        assert not {"PLD_AUDIT_KEY_FILE", "PLD_SEALER_DATABASE_URL"} & set(environment(service))
+        assert "audit-key:" not in " ".join(map(str, SERVICES[service].get("volumes", [])))
+    assert "//pld_sealer:" in environment("sealer")["PLD_SEALER_DATABASE_URL"]
+    assert environment("sealer")["PLD_AUDIT_KEY_FILE"].startswith("/srv/audit-key/")
 
 
 def test_the_broker_keeps_its_log_and_evicts_nothing() -> None:

@@ -108,7 +108,7 @@ def test_other_cells_stay_as_they_are(text: str) -> None:
 @pytest.mark.django_db
 def test_health_is_open_and_says_little(client: Client) -> None:
     response = client.get("/healthz")
-    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert (response.status_code, response.json()) == (200, {"status": "ok", "audit_log": "sealed"})
 
 
 @pytest.mark.django_db

@@ -5,8 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from pld_app.transparency.key_file import KeyFault
 from pld_app.transparency.keyring import KeyRefused
-from pld_app.transparency.keys import KeyFault, key_create, key_records, key_revoke, key_rotate, keyring
+from pld_app.transparency.keys import key_create, key_records, key_revoke, key_rotate, keyring
 from pld_app.transparency.locks import SealerBusy
 from pld_app.transparency.note import NoteError
 
@@ -18,7 +19,6 @@ class Command(BaseCommand):
         actions = parser.add_subparsers(dest="what", required=True, metavar="create|rotate|revoke|list")
         create = actions.add_parser("create", help="make the first key, in PLD_AUDIT_KEY_FILE")
         create.add_argument("--origin", required=True, help="the log's name, for example review.example.org/audit")
-        create.add_argument("--if-missing", action="store_true", help="do nothing when the log has a key")
         actions.add_parser("rotate", help="replace it by a new key, which it signs")
         revoke = actions.add_parser("revoke", help="let a key count no longer")
         revoke.add_argument("key_id")
@@ -33,8 +33,6 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _create(self, options: dict[str, Any]) -> None:
-        if options["if_missing"] and key_records():
-            return
         key_create(origin=options["origin"])
         self._list(options)
 

@@ -13,8 +13,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 
 from pld_app.transparency.copies import sinks_configured
-from pld_app.transparency.keys import KeyFault
+from pld_app.transparency.key_file import KeyFault
+from pld_app.transparency.keys import key_ensure
 from pld_app.transparency.locks import SealerBusy
+from pld_app.transparency.note import NoteError
 from pld_app.transparency.rounds import Round, seal_round
 from pld_app.transparency.sealing import Blocked
 
@@ -28,9 +30,15 @@ class Command(BaseCommand):
     help = "Seal the audit log every PLD_AUDIT_SEAL_S seconds (10) and as soon as something is published or exported."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--origin", default="", help="make the key first if the log has none; the log's name")
         parser.add_argument("--once", action="store_true", help="one round; exit code 1 if it did not get everything")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["origin"]:
+            try:
+                key_ensure(options["origin"])
+            except (KeyFault, SealerBusy, NoteError) as error:
+                raise CommandError(str(error)) from error
         if options["once"]:
             self._once()
             return
