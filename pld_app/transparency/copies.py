@@ -43,8 +43,12 @@ class CopyDiffers(Exception):
 class Sink(Protocol):
     """One place outside. `put` returns where the copy is, raises CopyFailed, or CopyDiffers; it may be repeated."""
 
-    name: str
-    takes_every: bool  # else only the newest: a later checkpoint vouches for all before it
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def takes_every(self) -> bool:
+        """Else only the newest: a later checkpoint vouches for all before it."""
 
     def put(self, checkpoint: Checkpoint) -> str: ...
 

@@ -106,7 +106,7 @@ def _seal_batch(signer: Signer, frontier: Frontier, last_event: int, high: int) 
         grown.append(leaf_hash, made)
     with connection.cursor() as cursor:
         columns = [list(range(start, grown.size)), [pk for pk, _hash in rows], [one for _pk, one in rows]]
-        cursor.execute(_INSERT_LEAVES, columns)
+        cursor.execute(_INSERT_LEAVES, columns)  # type: ignore[arg-type]  # lists are arrays to the driver
     SealedNode.objects.bulk_create(nodes)
     _checkpoint(signer, grown)
     return True

@@ -1,8 +1,8 @@
 """Rounds of the sealer, each in a process of its own that is killed (SIGKILL) at its Nth step, or runs to its end.
 
 Reads N from each line of its input, forks, and answers with what became of the child: minus the signal, or how many
-steps a whole round has. A step is any SQL statement or commit, counted before it is sent and again when it is answered, and any
-file opened, linked or removed: what can be counted from outside, without changing our own code.
+steps a whole round has. A step is any SQL statement or commit, counted before it is sent and again when it is answered,
+and any file opened, linked or removed: what can be counted from outside, our own code unchanged.
 """
 
 import os

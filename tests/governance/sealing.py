@@ -28,6 +28,10 @@ class Log:
     def seal(self) -> Round:
         return seal_round([FolderSink(self.copies)])
 
+    @staticmethod
+    def seal_into(folder: Path) -> Round:
+        return seal_round([FolderSink(folder)])
+
     def newest_copy(self) -> Path:
         return max(self.copies.glob("checkpoint-*.txt"))
 
@@ -39,7 +43,7 @@ def events_make(actor: User, count: int, *, chains: int = 3, data: dict[str, str
             for number in range(start, min(count, start + 100)):
                 slug = f"t{number % chains}" if number % chains else ""
                 audit_record(
-                    "thing.done", actor=actor, subject=actor, task_slug=slug, data={"n": number} | (data or {})
+                    "thing.done", actor=actor, subject=actor, task_slug=slug, data={"n": number, **(data or {})}
                 )
 
 
