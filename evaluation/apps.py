@@ -6,8 +6,12 @@ class EvaluationConfig(AppConfig):
     verbose_name = "Evaluation"
 
     def ready(self) -> None:
+        from evaluation.selectors.sign_off import ruleset_figures  # noqa: PLC0415
         from evaluation.services import dataset_check, datasets, execution  # noqa: PLC0415  # models are loaded only now
         from pld_app.jobs import job_handler  # noqa: PLC0415
+        from rules import hooks  # noqa: PLC0415
+
+        hooks.register("evaluation", figures=ruleset_figures)
 
         job_handler(execution.JOB_KIND, run=execution.evaluation_run_execute, on_dead=execution.evaluation_run_failed)
         job_handler(datasets.READ_JOB, run=datasets.dataset_read, on_dead=datasets.dataset_read_failed)

@@ -39,24 +39,12 @@ class Verdict:
     url: str
 
 
-@dataclass(frozen=True)
-class OpenComment:
-    """A thread that is not resolved, on an instruction of the ruleset."""
-
-    number: int
-    author: str
-    text: str
-    url: str
-
-
 type Figures = Callable[["Ruleset"], Iterable[Figure]]
 type Verdicts = Callable[["Ruleset"], Iterable[Verdict]]
-type Comments = Callable[["Ruleset"], Iterable[OpenComment]]
 type Objections = Callable[["Release"], Iterable[str]]
 
 _figures: dict[str, Figures] = {}
 _verdicts: dict[str, Verdicts] = {}
-_comments: dict[str, Comments] = {}
 _objections: dict[str, Objections] = {}
 
 
@@ -65,7 +53,6 @@ def register(
     *,
     figures: Figures | None = None,
     verdicts: Verdicts | None = None,
-    comments: Comments | None = None,
     objections: Objections | None = None,
 ) -> None:
     """Register what `name` can say; the same name again replaces it. Called from an app's `ready`.
@@ -76,8 +63,6 @@ def register(
         _figures[name] = figures
     if verdicts is not None:
         _verdicts[name] = verdicts
-    if comments is not None:
-        _comments[name] = comments
     if objections is not None:
         _objections[name] = objections
 
@@ -88,14 +73,12 @@ class Evidence:
 
     figures: list[Figure]
     verdicts: list[Verdict]
-    comments: list[OpenComment]
 
 
 def ruleset_evidence(ruleset: "Ruleset") -> Evidence:
     return Evidence(
         figures=[one for ask in _figures.values() for one in ask(ruleset)],
         verdicts=[one for ask in _verdicts.values() for one in ask(ruleset)],
-        comments=[one for ask in _comments.values() for one in ask(ruleset)],
     )
 
 

@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 
 from pld_app.models import User
 from rules.changes import Word, word_changes
-from rules.models import Conflict, ConflictKind, Instruction, InstructionStatus, Revision, Ruleset
+from rules.models import (
+    Comment,
+    CommentVersion,
+    Conflict,
+    ConflictKind,
+    Instruction,
+    InstructionStatus,
+    Revision,
+    Ruleset,
+)
 from rules.selectors.policy import to_be_read
 
 
@@ -67,6 +76,36 @@ def _conflicts(instruction_ids: set[int]) -> dict[int, list[Against]]:
             if own.pk in instruction_ids and other.status not in _GONE:
                 found.setdefault(own.pk, {})[other.pk] = _against(other)
     return {pk: list(others.values()) for pk, others in found.items()}
+
+
+@dataclass(frozen=True)
+class OpenComment:
+    """A thread that is not resolved, on an instruction of the ruleset, by its first words."""
+
+    number: int
+    author: str
+    words: str
+
+
+COMMENTS_SHOWN = 50
+WORDS_SHOWN = 200
+
+
+def open_comments(ruleset: Ruleset) -> list[OpenComment]:
+    """Unresolved threads in the order of instructions, at most COMMENTS_SHOWN; one query."""
+    newest = CommentVersion.objects.filter(comment=OuterRef("pk")).order_by("-number").values("body")[:1]
+    threads = (
+        Comment.objects.filter(
+            instruction__in=ruleset.items.values("instruction"), parent__isnull=True, is_resolved=False
+        )
+        .annotate(words=Subquery(newest))
+        .select_related("author", "instruction")
+        .order_by("instruction__number", "pk")
+    )
+    return [
+        OpenComment(one.instruction.number, str(one.author), (one.words or "")[:WORDS_SHOWN])
+        for one in threads[:COMMENTS_SHOWN]
+    ]
 
 
 _GONE: Sequence[str] = (InstructionStatus.REJECTED, InstructionStatus.SUPERSEDED)

@@ -54,8 +54,8 @@ def stop_make(
 @transaction.atomic
 def _stop(task: Task, actor: User, reason: str, ruleset_id: int | None, instruction_id: int | None) -> EmergencyStop:
     task = Task.objects.select_for_update().get(pk=task.pk)
-    ruleset = Ruleset.objects.filter(task=task, pk=ruleset_id).first()
-    instruction = Instruction.objects.filter(task=task, pk=instruction_id).first()
+    ruleset = Ruleset.objects.filter(task=task, pk=ruleset_id or 0).first()
+    instruction = Instruction.objects.filter(task=task, pk=instruction_id or 0).first()
     if (ruleset is None) == (instruction is None):
         raise InvalidInput(_("Choose a release or an instruction of this task to stop."))
     what = str(ruleset or instruction)

@@ -25,12 +25,13 @@ from rules.forms.rulesets import (
     WithdrawForm,
     WithdrawFrozenForm,
 )
+from rules.hooks import ruleset_evidence
 from rules.manifest import token_estimate
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
 from rules.selectors.signatures import signatures_of
-from rules.selectors.signing import reading_list
+from rules.selectors.signing import open_comments, reading_list
 from rules.selectors.tasks import task_get
 from rules.services import rulesets as services
 from rules.services.exporting import Export, ExportKind, ruleset_export
@@ -145,6 +146,9 @@ def _frozen_page(
         "tokens": token_estimate(ruleset.prompt),
         "production": production,
         "changes": changes,
+        "evidence": ruleset_evidence(ruleset),
+        "production_evidence": ruleset_evidence(production.ruleset) if production else None,
+        "comments": open_comments(ruleset),
         "to_read": to_read,
         "unread": unread,
         "can_sign": may_sign and not unread,

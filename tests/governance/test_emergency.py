@@ -297,7 +297,7 @@ class TestRevocation:
     def test_no_status_is_changed_without_it(self, two: tuple[Release, Release], task: Task, ana: User) -> None:
         waiting = steps.again_frozen(task, ana)
         for ruleset in (waiting, two[1].ruleset):
-            act = lambda r=ruleset: Ruleset.objects.filter(pk=r.pk).update(status="withdrawn")  # type: ignore[misc]  # noqa: E731
+            act = lambda r=ruleset: Ruleset.objects.filter(pk=r.pk).update(status="withdrawn")  # noqa: E731
             refused("withdrawn by a signed act", act)
 
     def test_a_reviewer_withdraws_until_it_is_signed_and_proves_it(

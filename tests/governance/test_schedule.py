@@ -216,7 +216,8 @@ class TestGoingLive:
         plan = steps.schedule(release, sam, channel=PRODUCTION)
 
         def act(**fields: Any) -> Callable[[], Any]:
-            return lambda: publish_directly(release, **({"actor": sam, "channel": PRODUCTION} | fields))
+            person = fields.pop("actor", sam)
+            return lambda: publish_directly(release, person, **({"channel": PRODUCTION, **fields}))
 
         refused("time has not come", act(schedule=plan))
         bring_forward(plan)
@@ -257,7 +258,7 @@ class TestGoingLive:
             claimed = job_claim(job.pk)
             assert claimed is not None
             lease = claimed[1]
-            at_once(*[lambda p=plan, held=lease: schedule_run(p.pk, held)] * 2)  # type: ignore[misc]
+            at_once(*[lambda p=plan, held=lease: schedule_run(p.pk, held)] * 2)
             assert Publication.objects.filter(schedule=plan).count() == 1
             assert not ScheduleEnd.objects.filter(schedule=plan).exists()
             assert current_release(task, PRODUCTION) == release
