@@ -295,6 +295,9 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     item = draft.items.first()
     assert item
     kept = saved_view_save(task=task, owner=ada, name="Kept", audience="team", view=ReviewFilter())
+    with transaction.atomic():
+        hasty = make_user("hasty", Role.REVIEWER, Domain.LEGAL)
+        pause = pause_open(task=task, user=hasty, reason=PauseReason.SPEED)
     stop = stop_make(task=task, actor=sue, reason="Burns.", instruction_id=instruction.pk)
     hook = webhook_create(
         task=task, name="student", url="https://student.example/hook", secret_env="PLD_WEBHOOK_STUDENT", actor=ada
@@ -324,9 +327,7 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("absence", "pk"): ana.pk,
         ("saved", "view"): kept.slug,
         ("seed", "pk"): seed_make(task=task, admin=ada, source_number=instruction.number, kind=SeedKind.POLARITY).pk,
-        ("review-pause-lift", "pk"): pause_open(
-            task=task, user=make_user("hasty", Role.REVIEWER, Domain.LEGAL), reason=PauseReason.SPEED
-        ).pk,
+        ("review-pause-lift", "pk"): pause.pk,
         ("ruleset", "number"): draft.number,
         ("ruleset", "item"): item.pk,
         ("ruleset-rule-read", "rule"): 1,
