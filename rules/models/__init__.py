@@ -29,6 +29,7 @@ from rules.models.findings import (
     MatchKind,
     NearDuplicate,
     RunMatch,
+    SimilarKind,
     SimilarRule,
     Suspect,
 )
@@ -152,6 +153,7 @@ __all__ = [
     "SeedKind",
     "SignOffPolicy",
     "Signature",
+    "SimilarKind",
     "SimilarRule",
     "Split",
     "StopSignature",

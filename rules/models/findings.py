@@ -129,6 +129,16 @@ class Suspect(models.Model):
         return f"{self.trace} {self.rank}"
 
 
+class SimilarKind(models.TextChoices):
+    """What the other rule is to this one."""
+
+    DUPLICATE = "duplicate", _("Duplicate")
+    CONTRADICTS = "contradicts", _("Contradicts")
+    NARROWER = "narrower", _("Narrower")
+    WIDER = "wider", _("Wider")
+    NEAR = "near", _("Similar")
+
+
 class SimilarRule(models.Model):
     """One of the five instructions whose words are nearest to another's, as the newest mining run of the task saw them.
 
@@ -139,10 +149,12 @@ class SimilarRule(models.Model):
     other = models.ForeignKey(Instruction, models.CASCADE, related_name="+")
     rank = models.PositiveSmallIntegerField()
     similarity = models.FloatField()
+    kind = models.CharField(max_length=12, choices=SimilarKind)
 
     class Meta:
         ordering = ("rank",)
         constraints = (
+            models.CheckConstraint(condition=Q(kind__in=SimilarKind.values), name="similar_rule_kind_known"),
             models.UniqueConstraint(fields=["instruction", "rank"], name="similar_rule_rank"),
             models.UniqueConstraint(fields=["instruction", "other"], name="similar_rule_once"),
             models.CheckConstraint(condition=~Q(instruction=F("other")), name="similar_rule_is_another"),

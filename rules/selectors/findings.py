@@ -27,7 +27,7 @@ from rules.models import (
     Task,
     Trace,
 )
-from rules.selectors.review import label_index, shown_diff
+from rules.selectors.review_compare import label_index, shown_diff
 
 PAGE_ROWS = 25
 # A conflict is two whole texts and their traces: ten fill a long page.

@@ -1,7 +1,7 @@
 """What the queue and the card show: everything loaded here, in a number of queries that does not grow with the rows."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pld_app.models import AuditEvent, User
-from rules.diff import Pair, Risk, diff_summary, from_shared, mark_shared, risky_changes, word_diff
-from rules.hidden_text import Segment, hidden_in, readable, reveal, spelled
+from rules.diff import from_shared, mark_shared
+from rules.hidden_text import Segment, hidden_in, readable, reveal
 from rules.models import (
     Claim,
     Decision,
@@ -33,6 +33,7 @@ from rules.models import (
     Trace,
 )
 from rules.selectors.review_age import Age, age_of, thresholds_of
+from rules.selectors.review_compare import Comparison, SimilarView, comparisons_of, label_index, similar_of
 from rules.selectors.review_filter import ReviewFilter
 from rules.selectors.review_order import review_rows
 
@@ -96,11 +97,6 @@ def _assigned_to(instruction: Instruction) -> str:
     return _("Pool: %(name)s") % {"name": assignment.get_pool_display()}
 
 
-def label_index(task: Task, label: str) -> int | None:
-    """The label's place in the task, which picks its colour and pattern; None for one the task no longer has."""
-    return task.labels.index(label) if label in task.labels else None
-
-
 @dataclass(frozen=True, slots=True)
 class TraceView:
     """A trace made ready to show; words it shares with the rule are marked."""
@@ -127,26 +123,6 @@ class TimelineEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The present text against an earlier one: in one text, and each side with its own changes marked."""
-
-    name: str
-    title: str
-    before_title: str
-    pairs: list[Pair]
-    summary: str
-    risks: list[Risk]
-
-    @property
-    def before(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair[0] != "insert"]
-
-    @property
-    def after(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair[0] != "delete"]
-
-
-@dataclass(frozen=True, slots=True)
 class Card:
     """All that one screen of review shows, apart from its place in the queue."""
 
@@ -168,6 +144,7 @@ class Card:
     undo: Decision | None = None
     is_own_edit: bool = False
     age: Age | None = None
+    similar: list[SimilarView] = field(default_factory=list)
 
 
 def instruction_get(slug: str, number: int) -> Instruction:
@@ -191,7 +168,7 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         text=reveal(revision.text),
         hidden=hidden_in(revision.text),
         label_index=label_index(task, instruction.label),
-        comparisons=_comparisons(instruction, revision),
+        comparisons=comparisons_of(instruction, revision),
         shared_inputs=[(name, reveal(value)) for name, value in shared.items()],
         supporting=[view for role, view in views if role == EvidenceRole.SUPPORTING],
         contradicting=[view for role, view in views if role == EvidenceRole.CONTRADICTING],
@@ -202,41 +179,9 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         rulesets=_rulesets_holding(instruction),
         undo=last_decision(task, user),
         is_own_edit=revision.author_id == user.pk,
+        similar=[] if is_withheld else similar_of(instruction),
         age=age_of(instruction, since=_came_back_at(instruction), thresholds=thresholds_of(task)),
     )
-
-
-def _comparisons(instruction: Instruction, revision: Revision) -> list[Comparison]:
-    """With the mined text, and with the text last approved where that is a third one."""
-    if revision.number == 1:
-        return []
-    approved = instruction.decisions.filter(kind=DecisionKind.APPROVE).values("revision")[:1]
-    earlier = {one.number: one for one in instruction.revisions.filter(Q(number=1) | Q(pk__in=approved))}
-    author = revision.author
-    found = [
-        _comparison(
-            "mined",
-            _("Edited by %(author)s, compared with the mined text") % {"author": author},
-            _("Mined"),
-            texts=(earlier.pop(1).text, revision.text),
-            labels=instruction.task.labels,
-        )
-    ]
-    for number, one in earlier.items():
-        if number != revision.number:
-            title = _("Compared with revision %(number)d, the last one approved") % {"number": number}
-            texts = (one.text, revision.text)
-            found.append(
-                _comparison("approved", title, _("Last approved"), texts=texts, labels=instruction.task.labels)
-            )
-    return found
-
-
-def _comparison(
-    name: str, title: str, before_title: str, *, texts: tuple[str, str], labels: Sequence[str]
-) -> Comparison:
-    pairs = shown_diff(*texts)
-    return Comparison(name, title, before_title, pairs, diff_summary(pairs), risky_changes(*texts, labels))
 
 
 def _came_back_at(instruction: Instruction) -> datetime | None:
@@ -250,11 +195,6 @@ def _text_of(instruction: Instruction) -> Revision:
     # `instruction_get` lets no other one through.
     assert instruction.current_revision is not None
     return instruction.current_revision
-
-
-def shown_diff(before: str, after: str) -> list[Pair]:
-    """The word diff with invisible characters spelled out as [U+202E], so that it cannot be read in a false order."""
-    return [(op, spelled(text)) for op, text in word_diff(before, after)]
 
 
 def _evidence(instruction: Instruction) -> list[Evidence]:

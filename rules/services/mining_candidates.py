@@ -32,6 +32,7 @@ from rules.services.mining_findings import findings_of, findings_write
 from rules.services.mining_flags import FlagJson, instruction_flags
 from rules.services.mining_matches import Offer, Planned, Standing, matches_plan, matches_write, standing_supersede
 from rules.services.mining_run import Part, RunContext, run_finish
+from rules.services.mining_similar import similar_refresh
 from rules.services.mining_vectors import mined_of
 from rules.services.seeds import numbers_with_gaps
 
@@ -231,6 +232,8 @@ def candidates_write(context: RunContext) -> None:
         run_finish(
             context, RunState.SUCCEEDED, "", figures | findings_write(context.run, view.mined, findings, written)
         )
+    # Slow at thousands, so after the commit; a worker killed here leaves the neighbours of the run before.
+    similar_refresh(context.run.task)
 
 
 def _offer(view: _View, one: Candidate) -> Offer:

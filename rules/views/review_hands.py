@@ -14,6 +14,7 @@ from rules.diff import diff_summary, risks_digest, risky_changes
 from rules.forms.review import DraftForm
 from rules.models import Instruction, Task
 from rules.selectors import review as selectors
+from rules.selectors.review_compare import shown_diff
 from rules.selectors.review_hands import Hands, hands_of
 from rules.services import claims, drafts
 from rules.views.review_links import card_url, to_queue, view_of
@@ -125,7 +126,7 @@ def review_draft(request: UserRequest, slug: str, number: int) -> HttpResponse:
         "draft": draft,
         "risks": risks,
         "seen": risks_digest(risks),
-        "summary": diff_summary(selectors.shown_diff(current, typed)) if draft else "",
+        "summary": diff_summary(shown_diff(current, typed)) if draft else "",
     }
     return render(request, "rules/review_draft.html", context)
 

@@ -12,6 +12,7 @@ from rules.diff import risks_digest, risky_changes
 from rules.hidden_text import reveal, without_hidden
 from rules.models import DecisionKind, Instruction, ReasonCode
 from rules.selectors import review as selectors
+from rules.selectors.review_compare import shown_diff
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.claims import Held
 from rules.services.review_input import HiddenCharacters, plain_newlines
@@ -62,9 +63,9 @@ def show_conflict(
         "note": sent["note"],
         "text": text,
         "current": reveal(current),
-        "pairs": selectors.shown_diff(current, text) if text and text != current else [],
-        "theirs": selectors.shown_diff(base, current) if base and base != current else [],
-        "yours": selectors.shown_diff(base, text) if base and text and base not in {current, text} else [],
+        "pairs": shown_diff(current, text) if text and text != current else [],
+        "theirs": shown_diff(base, current) if base and base != current else [],
+        "yours": shown_diff(base, text) if base and text and base not in {current, text} else [],
         "base": reveal(base),
         "base_number": sent["base"],
         "revision": instruction.current_revision.number if instruction.current_revision else 1,
