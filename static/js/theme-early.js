@@ -5,7 +5,7 @@
   root.dataset.js = "on";
   try {
     var theme = localStorage.getItem("pld.theme");
-    if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+    if (theme === "light" || theme === "dark" || theme === "contrast") root.dataset.theme = theme;
     if (localStorage.getItem("pld.keys") === "off") root.dataset.keys = "off";
   } catch (error) {
     // Storage is refused (private window, policy): the system's theme holds.

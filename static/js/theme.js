@@ -1,10 +1,10 @@
-// <button data-theme-toggle data-js-only> goes round system, light, dark, and says which one holds.
+// <button data-theme-toggle data-js-only> goes round system, light, dark, high contrast, and says which one holds.
 
 import { read, write } from "./store.js";
 import { text } from "./text.js";
 
-const ORDER = ["system", "light", "dark"];
-const WORDS = { system: "ThemeSystem", light: "ThemeLight", dark: "ThemeDark" };
+const ORDER = ["system", "light", "dark", "contrast"];
+const WORDS = { system: "ThemeSystem", light: "ThemeLight", dark: "ThemeDark", contrast: "ThemeContrast" };
 
 function current() {
   const saved = read("theme");

@@ -49,6 +49,14 @@ def themes() -> Iterator[tuple[str, dict[str, str]]]:
         yield f"{theme}, more contrast", token_colours(plain, theme) | token_colours(more, theme)
 
 
+def test_high_contrast_is_the_same_whether_the_system_or_the_reader_asks_for_it() -> None:
+    css = (CSS / "tokens.css").read_text()
+    asked = css.partition("@media (prefers-contrast: more) {")[2].partition(":root {")[2].partition("}")[0]
+    chosen = css.partition(':root[data-theme="contrast"] {')[2].partition("}")[0]
+    assert asked.split() == chosen.split()
+    assert len(chosen.split()) > 20
+
+
 def luminance(colour: str) -> float:
     """Relative luminance, 0 to 1 (WCAG 2.2, "relative luminance")."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
