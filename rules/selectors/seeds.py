@@ -9,7 +9,7 @@ from django.db.models import Count, Q
 from rules.diff import Pair
 from rules.hidden_text import Segment, reveal
 from rules.models import Seed, Task
-from rules.selectors.review import label_index, shown_diff
+from rules.selectors.review_compare import label_index, shown_diff
 
 PAGE_ROWS = 25
 
