@@ -169,6 +169,10 @@ IMPORT_MAX_BYTES = int(os.environ.get("PLD_IMPORT_MAX_BYTES", str(100 * 1024 * 1
 IMPORT_MAX_ROWS = int(os.environ.get("PLD_IMPORT_MAX_ROWS", "200000"))
 
 ENDPOINT_ALLOW_PRIVATE = _list("PLD_ENDPOINT_ALLOW_PRIVATE")
+# How often a provider is asked how far a batch is, and how much one batch may hold (OpenAI: 50,000 and 200 MB).
+BATCH_POLL_S = float(os.environ.get("PLD_BATCH_POLL_S", "60"))
+BATCH_MAX_REQUESTS = int(os.environ.get("PLD_BATCH_MAX_REQUESTS", "50000"))
+BATCH_MAX_BYTES = int(os.environ.get("PLD_BATCH_MAX_BYTES", "200000000"))
 ENDPOINT_BREAKER_S = float(os.environ.get("PLD_ENDPOINT_BREAKER_S", "30"))
 
 # Security headers. Nothing inline, nothing from elsewhere.

@@ -69,6 +69,9 @@ class StageEstimate(BaseModel):
     output_tokens: Annotated[int, Field(ge=0)]
     cost: Decimal
     is_bound: bool = False
+    # In a batch; then `direct_cost` is what the same calls would come to without it.
+    is_batch: bool = False
+    direct_cost: Decimal = Decimal(0)
 
     @property
     def calls(self) -> int:
@@ -122,8 +125,10 @@ class MiningParameters(BaseModel):
     min_group: Annotated[int, Field(ge=1, le=100)] = 3
     # How many workers may share the calls to each endpoint. Whoever asks, the questions are the same.
     workers: Annotated[int, Field(ge=1, le=16)] = 1
+    # Extraction by OpenAI's Batch API, where the teacher's endpoint offers it.
+    batch: bool = False
     seed: int = 0
 
     def asks_as(self, other: "MiningParameters") -> bool:
         """Whether both lead to the same questions."""
-        return self.model_copy(update={"workers": other.workers}) == other
+        return self.model_copy(update={"workers": other.workers, "batch": other.batch}) == other

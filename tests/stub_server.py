@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from tests.stub_batches import StubBatches
+
 Json = dict[str, Any]  # parsed JSON from the wire; tests look into it freely
 MIB = 1024 * 1024
 
@@ -283,6 +285,7 @@ class StubServer:
         self.max_in_flight = 0
         self.completed = 0
         self.port = 0
+        self.batches = StubBatches(self._answer_line)
         self._log = log
 
     @property
@@ -298,13 +301,33 @@ class StubServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            async for path, headers, body in _http_requests(reader):
-                if not await self._handle(path, headers, body, reader, writer):
+            async for method, path, headers, body in _http_requests(reader):
+                if self.batches.handles(path):
+                    await self._handle_batches(method, path, headers, body, writer)
+                elif not await self._handle(path, headers, body, reader, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
+
+    def _answer_line(self, path: str, body: Json) -> tuple[int, Json]:
+        """One question of a batch, answered as if it had been asked directly; it counts among the requests."""
+        request = StubRequest(len(self.requests), time.monotonic(), path, {}, body)
+        self.requests.append(request)
+        plan = plan_for(self.behaviour, request)
+        return plan.status, plan.body if isinstance(plan.body, dict) else {}
+
+    async def _handle_batches(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter
+    ) -> None:
+        self._log_line({"time": time.time(), "path": path, "method": method, "body": {}})
+        status, found = self.batches.respond(method, path, headers, body)
+        await asyncio.sleep(self.latency_s)
+        payload = found if isinstance(found, bytes) else json.dumps(found).encode()
+        head = f"HTTP/1.1 {status} Stub\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        writer.write(head.encode() + payload)
+        await writer.drain()
 
     async def _handle(
         self,
@@ -329,14 +352,16 @@ class StubServer:
         return keep
 
     def _write_log(self, request: StubRequest) -> None:
+        line = {"number": request.number, "time": time.time(), "path": request.path, "body": request.body}
+        self._log_line(line | {"in_flight": self.in_flight})
+
+    def _log_line(self, line: Json) -> None:
         if self._log is not None:
-            line = {"number": request.number, "time": time.time(), "path": request.path, "body": request.body}
-            line["in_flight"] = self.in_flight
             self._log.write(json.dumps(line) + "\n")
             self._log.flush()
 
 
-async def _http_requests(reader: asyncio.StreamReader) -> AsyncIterator[tuple[str, Mapping[str, str], bytes]]:
+async def _http_requests(reader: asyncio.StreamReader) -> AsyncIterator[tuple[str, str, Mapping[str, str], bytes]]:
     while True:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -346,7 +371,8 @@ async def _http_requests(reader: asyncio.StreamReader) -> AsyncIterator[tuple[st
         pairs = (line.partition(":") for line in lines if line)
         headers = {name.lower(): value.strip() for name, _, value in pairs}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        yield start.split(" ")[1], headers, body
+        method, path, _version = start.split(" ")
+        yield method, path, headers, body
 
 
 async def _answer(plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -20,6 +20,11 @@ def price(endpoint: ModelEndpoint, *, prompt_tokens: int, completion_tokens: int
     return (total / _MILLION).quantize(_CENTS)
 
 
+def batch_price(endpoint: ModelEndpoint, direct: Decimal) -> Decimal:
+    """What a call costs in a batch, given what it costs directly: the endpoint's own percentage of it."""
+    return (direct * endpoint.batch_price_percent / 100).quantize(_CENTS)
+
+
 class Budget(Protocol):
     """Where a run's limits are kept. A run shared by several workers keeps them in its row, with one UPDATE each."""
 

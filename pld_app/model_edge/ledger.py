@@ -260,45 +260,56 @@ class _LedgerRun:
             )
 
     def _write(self, reply: CallReply, digest: str, cost: Decimal) -> ModelCall:
-        """The row that answers this request: the new one, or the one another worker wrote in the meantime."""
-        row = self._row(reply, digest, cost)
-        try:
-            with _statement_of_its_own():
-                row.save(force_insert=True)
-        except IntegrityError:
-            if not reply.ok:
-                raise
-            duplicate = self._row(reply, digest, cost)
-            duplicate.outcome = DUPLICATE
-            duplicate.save(force_insert=True)
-            return ModelCall.objects.get(scope=self.scope, request_hash=digest, outcome=ModelCall.OK)
-        return row
-
-    def _row(self, reply: CallReply, digest: str, cost: Decimal) -> ModelCall:
-        vectors, dimensions = _pack(reply.vectors)
-        return ModelCall(
-            endpoint=self.endpoint,
-            scope=self.scope,
-            run=self.name,
-            purpose=reply.request.purpose[:40],
-            subject=reply.request.key[:80],
-            request_hash=digest,
-            prompt_sha256=_prompt_sha256(reply.request),
-            model_requested=self.config.model,
-            model_returned=reply.model_returned,
-            outcome=reply.outcome.value,
-            http_status=reply.status,
-            attempts=reply.attempts,
-            prompt_tokens=reply.prompt_tokens or 0,
-            completion_tokens=reply.completion_tokens or 0,
-            cost=cost,
-            latency_ms=reply.latency_ms,
-            text=reply.text,
-            vectors=vectors,
-            vector_dimensions=dimensions,
-            raw_reply=reply.raw,
-            error=reply.error,
+        return reply_record(
+            self.endpoint, reply, scope=self.scope, run=self.name, digest=digest, cost=cost, model=self.config.model
         )
+
+
+def reply_record(
+    endpoint: ModelEndpoint, reply: CallReply, *, scope: str, run: str, digest: str, cost: Decimal, model: str
+) -> ModelCall:
+    """The row that answers this request: the new one, or the one another worker wrote in the meantime."""
+    row = _row(endpoint, reply, scope=scope, run=run, digest=digest, cost=cost, model=model)
+    try:
+        with _statement_of_its_own():
+            row.save(force_insert=True)
+    except IntegrityError:
+        if not reply.ok:
+            raise
+        duplicate = _row(endpoint, reply, scope=scope, run=run, digest=digest, cost=cost, model=model)
+        duplicate.outcome = DUPLICATE
+        duplicate.save(force_insert=True)
+        return ModelCall.objects.get(scope=scope, request_hash=digest, outcome=ModelCall.OK)
+    return row
+
+
+def _row(
+    endpoint: ModelEndpoint, reply: CallReply, *, scope: str, run: str, digest: str, cost: Decimal, model: str
+) -> ModelCall:
+    vectors, dimensions = _pack(reply.vectors)
+    return ModelCall(
+        endpoint=endpoint,
+        scope=scope,
+        run=run,
+        purpose=reply.request.purpose[:40],
+        subject=reply.request.key[:80],
+        request_hash=digest,
+        prompt_sha256=_prompt_sha256(reply.request),
+        model_requested=model,
+        model_returned=reply.model_returned,
+        outcome=reply.outcome.value,
+        http_status=reply.status,
+        attempts=reply.attempts,
+        prompt_tokens=reply.prompt_tokens or 0,
+        completion_tokens=reply.completion_tokens or 0,
+        cost=cost,
+        latency_ms=reply.latency_ms,
+        text=reply.text,
+        vectors=vectors,
+        vector_dimensions=dimensions,
+        raw_reply=reply.raw,
+        error=reply.error,
+    )
 
 
 def _begin_within_budget(

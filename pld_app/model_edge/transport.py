@@ -39,14 +39,15 @@ def _tls(scheme: str) -> ssl.SSLContext:
 
 
 class _CappedStream(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, max_bytes: int) -> None:
         self._inner = inner
+        self._max_bytes = max_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         received = 0
         async for chunk in self._inner:
             received += len(chunk)
-            if received > MAX_BODY_BYTES:
+            if received > self._max_bytes:
                 raise BodyTooLargeError
             yield chunk
 
@@ -54,11 +55,11 @@ class _CappedStream(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-def _check_head(response: httpx2.Response) -> None:
+def _check_head(response: httpx2.Response, max_bytes: int) -> None:
     if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
         raise BodyEncodedError
     length = response.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):
+    if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > max_bytes):
         raise BodyTooLargeError
 
 
@@ -69,8 +70,9 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     but the few a JSON request needs are dropped: the SDK also takes headers from its environment variables.
     """
 
-    def __init__(self, endpoint: EndpointConfig) -> None:
+    def __init__(self, endpoint: EndpointConfig, *, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._endpoint = endpoint
+        self._max_bytes = max_bytes
         self._addresses: dict[tuple[str, int], tuple[float, list[str]]] = {}
         self._lock = asyncio.Lock()
         # Room for one connection that is still closing beside each call in flight.
@@ -98,7 +100,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def _capped(self, response: httpx2.Response) -> httpx2.Response:
         try:
-            _check_head(response)
+            _check_head(response, self._max_bytes)
         except Exception:
             await response.aclose()
             raise
@@ -107,7 +109,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             response.status_code,
             headers=response.headers,
-            stream=_CappedStream(response.stream),
+            stream=_CappedStream(response.stream, self._max_bytes),
             extensions=response.extensions,
         )
 

@@ -2,6 +2,7 @@
 
 from pld_app.models.accounts import Domain, Role, User
 from pld_app.models.audit import AuditChain, AuditEvent
+from pld_app.models.batches import BatchState, ModelBatch, ModelBatchItem
 from pld_app.models.endpoints import EndpointKind, ModelCall, ModelEndpoint, StructuredOutput, WireApi
 from pld_app.models.factors import Passkey, RecoveryCode, SsoIdentity, TotpDevice
 from pld_app.models.jobs import Job, JobState
@@ -26,6 +27,7 @@ __all__ = [
     "AuditKey",
     "AuditKeyRevocation",
     "AuditSink",
+    "BatchState",
     "Ceremony",
     "Checkpoint",
     "CheckpointCopy",
@@ -35,6 +37,8 @@ __all__ = [
     "JobState",
     "MailChoice",
     "Method",
+    "ModelBatch",
+    "ModelBatchItem",
     "ModelCall",
     "ModelEndpoint",
     "Notification",

@@ -51,6 +51,16 @@ class ModelEndpoint(models.Model):
         _("price per million tokens read"), max_digits=12, decimal_places=4, default=0, help_text=_("In your currency.")
     )
     price_out = models.DecimalField(_("price per million tokens written"), max_digits=12, decimal_places=4, default=0)
+    batch_api = models.BooleanField(
+        _("offers OpenAI's Batch API"),
+        default=False,
+        help_text=_("Large extraction runs may then send their questions as a file and wait up to 24 hours."),
+    )
+    batch_price_percent = models.PositiveSmallIntegerField(
+        _("price of a batched call, in percent"),
+        default=100,
+        help_text=_("Of the prices above; OpenAI asks for 50 at the time of writing. See your contract."),
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -68,6 +78,16 @@ class ModelEndpoint(models.Model):
                 condition=Q(timeout_s__gte=1, timeout_s__lte=120),
                 name="endpoint_timeout_range",
                 violation_error_message=_("The timeout must be between 1 and 120 seconds."),
+            ),
+            models.CheckConstraint(
+                condition=Q(batch_price_percent__lte=100),
+                name="endpoint_batch_percent_range",
+                violation_error_message=_("A batched call costs at most 100 percent."),
+            ),
+            models.CheckConstraint(
+                condition=Q(batch_api=False) | Q(kind=EndpointKind.CHAT),
+                name="endpoint_batch_is_chat",
+                violation_error_message=_("Only chat endpoints are asked in batches."),
             ),
         )
 

@@ -36,6 +36,8 @@ class EndpointForm(forms.ModelForm[ModelEndpoint]):
             "max_output_tokens",
             "price_in",
             "price_out",
+            "batch_api",
+            "batch_price_percent",
             "is_active",
         )
         labels = {"is_active": gettext_lazy("Active")}

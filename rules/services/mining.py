@@ -16,11 +16,12 @@ from pld_app.models import Job, JobState, User
 from rules.exceptions import InvalidTransition
 from rules.models import OPEN_STATES, MiningRun, MiningStage, RunState, Split, Task
 from rules.schemas import MiningParameters, RunEstimate
+from rules.services.mining_batches import batches_cancel
 from rules.services.mining_estimate import is_repeat, run_estimate
-from rules.services.mining_run import Cancelled, RunContext, SliceOver, run_finish
+from rules.services.mining_run import RUN_KIND, Cancelled, RunContext, SliceOver, run_finish
 from rules.transitions import mining_run_move
 
-JOB_KIND = "mining_run"
+JOB_KIND = RUN_KIND
 
 
 def _stages() -> tuple[tuple[MiningStage, Callable[[RunContext], None]], ...]:
@@ -46,7 +47,7 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
     """
     task = Task.objects.select_related("teacher", "second_teacher", "embedder").get(pk=task.pk)
     # Before the lock: it reads every trace to be extracted.
-    estimate = run_estimate(task) if user is not None else RunEstimate()
+    estimate = run_estimate(task, parameters) if user is not None else RunEstimate()
     repeat = is_repeat(task, parameters, estimate) if user is not None else False
     with transaction.atomic():
         run = _run_new(task, user, parameters)
@@ -132,6 +133,7 @@ def mining_run_cancel(*, run_id: int, user: User) -> MiningRun:
     run.cancel_requested_at = timezone.now()
     run.save(update_fields=["cancel_requested_at"])
     audit_record("mining.cancelled", actor=user, subject=run, task_slug=run.task.slug)
+    batches_cancel(run)
     at_rest = run.state in {RunState.AWAITING, RunState.PAUSED}
     if at_rest or not Job.objects.filter(kind=JOB_KIND, subject_id=run.pk, state=JobState.RUNNING).exists():
         run_finish(RunContext(run, None), RunState.CANCELLED, "")

@@ -42,6 +42,18 @@ class RunBudget:
         self._calls -= 1
         self._cost -= cost
 
+    def set_aside(self, calls: int, cost: Decimal) -> None:
+        """Set aside exactly this, in the caller's transaction, until `returned`. Raises BudgetExhausted."""
+        with connection.cursor() as cursor:
+            cursor.execute(_TAKE, [calls, cost, self._run_id, calls, cost])
+            if cursor.rowcount != 1:
+                raise BudgetExhausted(self._why(cost, calls))
+
+    def returned(self, calls: int, cost: Decimal) -> None:
+        """Give back of what was set aside what was not used."""
+        row = MiningRun.objects.filter(pk=self._run_id)
+        row.update(calls_used=F("calls_used") - calls, cost_used=F("cost_used") - cost)
+
     def _take(self, ahead: int, each: Decimal) -> bool:
         """Set aside what is missing to so many calls of this cost, if the limits allow it."""
         calls, cost = max(0, ahead - self._calls), max(Decimal(0), ahead * each - self._cost)
@@ -62,14 +74,17 @@ class RunBudget:
         """Return to the row what is set aside and not in use."""
         (calls, cost), self._calls, self._cost = (self._calls, self._cost), 0, Decimal(0)
         if calls or cost:
-            row = MiningRun.objects.filter(pk=self._run_id)
-            row.update(calls_used=F("calls_used") - calls, cost_used=F("cost_used") - cost)
+            self.returned(calls, cost)
 
-    def _why(self, cost: Decimal) -> str:
+    def _why(self, cost: Decimal, calls: int = 1) -> str:
         run = MiningRun.objects.get(pk=self._run_id)
-        if run.max_calls is not None and run.calls_used >= run.max_calls:
+        if run.max_calls is not None and run.calls_used + calls > run.max_calls:
             text = _("The run may make %(limit)d calls, and %(used)d are made or under way.")
-            return text % {"limit": run.max_calls, "used": run.calls_used}
+            if calls > 1:
+                text = _(
+                    "The run may make %(limit)d calls, %(used)d are made or under way: a batch of %(calls)d is more."
+                )
+            return text % {"limit": run.max_calls, "used": run.calls_used, "calls": calls}
         text = _(
             "The run may spend %(limit).2f; %(used).2f is spent or set aside, and the next call may cost %(next).4f."
         )

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from django.db.models import Max
 
-from pld_app.model_edge.budget import price
+from pld_app.model_edge.budget import batch_price, price
 from pld_app.model_edge.estimate import CallsEstimate, calls_estimate
 from pld_app.models import ModelEndpoint
 from rules.models import MiningRun, MiningStage, RunState, Split, Task, Trace
@@ -22,13 +22,13 @@ _RULE_TOKENS = 120
 _READ_TIMES = 2
 
 
-def run_estimate(task: Task) -> RunEstimate:
+def run_estimate(task: Task, parameters: MiningParameters | None = None) -> RunEstimate:
     """The calls of a run over the task's train traces now, stage by stage; sends nothing.
 
     Extraction is counted exactly. What depends on texts or clusters that do not exist yet is bounded from above: the
     longest replies, and one synthesis for each label and square root of the traces, or as often as the last run.
     """
-    stages = [*_extraction(task), _embedding(task), _synthesis(task)]
+    stages = [*_extraction(task, parameters or MiningParameters()), _embedding(task), _synthesis(task)]
     return RunEstimate(stages=tuple(stage for stage in stages if stage is not None and stage.requests))
 
 
@@ -74,12 +74,16 @@ def _bound(stage: MiningStage, endpoint: ModelEndpoint, *, calls: int, prompt: i
     )
 
 
-def _extraction(task: Task) -> Iterator[StageEstimate]:
+def _extraction(task: Task, parameters: MiningParameters) -> Iterator[StageEstimate]:
     open_traces = Trace.objects.filter(task=task, split=Split.TRAIN, instruction="").order_by("pk")
     for part in teacher_parts(task):
         traces = of_traces(part, open_traces).iterator(chunk_size=500)
         found = calls_estimate(part.endpoint, (trace_request(task, trace) for trace in traces), scope=CALL_SCOPE)
-        yield _stage(MiningStage.EXTRACT, part.endpoint, found)
+        stage = _stage(MiningStage.EXTRACT, part.endpoint, found)
+        if parameters.batch and part.endpoint.batch_api:
+            batched = {"is_batch": True, "direct_cost": found.cost, "cost": batch_price(part.endpoint, found.cost)}
+            stage = stage.model_copy(update=batched)
+        yield stage
 
 
 def _embedding(task: Task) -> StageEstimate | None:

@@ -1,7 +1,7 @@
 """Stage 1: one micro-rule for each train trace, imported with it or extracted by the teacher."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from django.db import transaction
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pld_app.jobs import LeaseLost
 from pld_app.model_edge import CallRequest, Outcome
 from pld_app.model_edge.ledger import RecordedCall
+from pld_app.models import ModelCall
 from rules.models import MicroRule, MicroRuleOrigin, MiningRun, Split, Task, Trace
 from rules.prompts import extraction_request, item_mark
 from rules.schemas import ExtractionReply
@@ -21,6 +22,7 @@ from rules.services.mining_run import Part, RunContext
 BATCH = 1000
 # Ways to fail that say something about the moment, not about the trace.
 _MAY_PASS = frozenset({Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.HTTP_ERROR})
+_ABOUT_THE_QUESTION = frozenset({400, 413, 422})
 FLUSH_ROWS = 200
 FLUSH_S = 2.0
 OTHER_ITEM = "The teacher's reply is to another question: it does not repeat this one's mark."
@@ -100,6 +102,30 @@ def part_write(context: RunContext, part: Part) -> None:
         context.check_going_on()
         for recorded in unanswered:
             write.add(_extracted(context, left[recorded.request.key], recorded))
+
+
+def refusals_write(context: RunContext, part: Part, calls: Mapping[str, ModelCall]) -> None:
+    """List the traces whose question was answered in vain, with why; `calls` are ledger rows by the trace's key."""
+    lost = {pk: call for pk, call in calls.items() if call.outcome not in {Outcome.OK, *_MAY_PASS} or _is_final(call)}
+    traces = traces_left(context.run, part).filter(pk__in=lost)
+    rows = [
+        MicroRule(
+            run=context.run,
+            trace=trace,
+            origin=MicroRuleOrigin.FAILED,
+            error=lost[str(trace.pk)].error[:300],
+            call=lost[str(trace.pk)],
+        )
+        for trace in traces
+    ]
+    with transaction.atomic():
+        context.check_lease()
+        MicroRule.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def _is_final(call: ModelCall) -> bool:
+    """Whether the server found this very question wrong."""
+    return call.outcome == Outcome.HTTP_ERROR and call.http_status in _ABOUT_THE_QUESTION
 
 
 class _Writer:

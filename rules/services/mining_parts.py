@@ -9,7 +9,6 @@ over all of them (pld_app.model_edge.limits).
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 
 import structlog
 from django.db import transaction
@@ -18,18 +17,18 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pld_app.errors import InvalidInput
-from pld_app.jobs import JobResult, Lease, PutOff, hint_send, job_enqueue
+from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
 from pld_app.model_edge import BudgetExhausted, EndpointMisconfigured, ModelUnavailable
 from pld_app.models import Job, JobState
 from rules.models import MiningPart, MiningRun, MiningStage, RunState, Split
 from rules.prompts import EMBED_BATCH
-from rules.services.mining_extract import imported_write, part_write, teacher_parts, traces_left
-from rules.services.mining_run import Cancelled, Part, RunContext, SliceOver
+from rules.services.mining_batches import part_extract
+from rules.services.mining_extract import imported_write, teacher_parts, traces_left
+from rules.services.mining_run import Cancelled, Part, RunContext, SliceOver, run_wake
 
 log = structlog.get_logger(__name__)
 
 JOB_KIND = "mining_extract_part"
-RUN_KIND = "mining_run"
 # The helper wakes the run when it is done; this is how long it takes to notice one that died.
 LOOK_AGAIN = timedelta(seconds=5)
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -43,7 +42,7 @@ def extraction_work(context: RunContext) -> None:
         # Traces imported after the stage was divided may belong to a part that was over by then.
         for part in teacher_parts(context.run):
             if traces_left(context.run, part).exists():
-                part_write(context, part)
+                part_extract(context, part)
     total = context.run.task.traces.filter(split=Split.TRAIN).count()
     context.progress(context.run.micro_rules.count(), total)
 
@@ -67,7 +66,7 @@ def _work_of(context: RunContext) -> Callable[[RunContext, Part], None]:
     from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
 
     works = {
-        MiningStage.EXTRACT: part_write,
+        MiningStage.EXTRACT: part_extract,
         MiningStage.EMBED: embeddings_ask,
         MiningStage.SYNTHESIZE: syntheses_ask,
     }
@@ -78,6 +77,8 @@ def _parts_of(context: RunContext) -> list[Part]:
     """How the present stage is divided; a stage without an endpoint to ask has no part."""
     run, workers = context.run, context.parameters.workers
     if run.stage == MiningStage.EXTRACT:
+        if context.parameters.batch:
+            return teacher_parts(run)
         endpoints = len(teacher_parts(run)) or 1
         return teacher_parts(run, min(workers, math.ceil(_total(context) / endpoints) or 1))
     endpoint = run.embedder if run.stage == MiningStage.EMBED else run.teacher
@@ -181,22 +182,11 @@ def mining_part_execute(run_id: int, lease: Lease) -> JobResult:
         return JobResult.CANCELLED
     except (ModelUnavailable, BudgetExhausted, EndpointMisconfigured, InvalidInput) as error:
         log.warning("mining.helper_stopped", run=str(run), error=str(error))
-    run_wake(run_id)
+    run_wake(run_id, within=LOOK_AGAIN)
     return JobResult.DONE
 
 
 def mining_part_failed(run_id: int, error: str) -> None:
     """The helper was given up: its rest falls to the run's own job."""
     log.warning("mining.helper_given_up", run=run_id, error=error)
-    run_wake(run_id)
-
-
-def run_wake(run_id: int) -> None:
-    """Have a run that waits for its helpers look again now; not one that waits longer, for a provider."""
-    now = timezone.now()
-    waiting = Job.objects.filter(
-        kind=RUN_KIND, subject_id=run_id, state=JobState.QUEUED, run_after__lte=now + LOOK_AGAIN
-    )
-    for pk in list(waiting.values_list("pk", flat=True)):
-        waiting.filter(pk=pk).update(run_after=now)
-        transaction.on_commit(partial(hint_send, pk), robust=True)
+    run_wake(run_id, within=LOOK_AGAIN)

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -12,10 +13,10 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from pld_app.audit import Json, audit_record
-from pld_app.jobs import Lease
+from pld_app.jobs import Lease, hint_send
 from pld_app.model_edge import CallRequest
 from pld_app.model_edge.ledger import RecordedCall, recorded_calls
-from pld_app.models import ModelEndpoint
+from pld_app.models import Job, JobState, ModelEndpoint
 from rules.mining.deidentify import Vocabulary
 from rules.models import MiningPart, MiningRun, MiningStage, RunState
 from rules.prompts import VERSION
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     # Only named here: what it needs of scikit-learn would slow the start of every process.
     from rules.services.mining_vectors import Mined
 
+RUN_KIND = "mining_run"
 LOCAL_EMBEDDING = "TF-IDF and truncated SVD, 64 dimensions, computed here"
 # Mining asks each question once for all runs, so its calls share one scope of the ledger.
 CALL_SCOPE = ""
@@ -178,3 +180,12 @@ def run_finish(context: RunContext, state: RunState, error: str, figures: dict[s
         "candidates": int(str(run.figures.get("candidates", 0))),
     }
     audit_record("mining.finished", actor=None, subject=run, task_slug=run.task.slug, data=data)
+
+
+def run_wake(run_id: int, *, within: timedelta) -> None:
+    """Have a run that waits no longer than this look again now; not one that waits longer, for a provider."""
+    now = timezone.now()
+    waiting = Job.objects.filter(kind=RUN_KIND, subject_id=run_id, state=JobState.QUEUED, run_after__lte=now + within)
+    for pk in list(waiting.values_list("pk", flat=True)):
+        waiting.filter(pk=pk).update(run_after=now)
+        transaction.on_commit(partial(hint_send, pk), robust=True)

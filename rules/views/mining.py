@@ -19,6 +19,7 @@ from rules.schemas import MiningParameters
 from rules.selectors import mining as selectors
 from rules.selectors.tasks import task_get
 from rules.services import mining as services
+from rules.services.mining_batches import run_batches
 from rules.views.mining_budget import budget_context
 
 PER_PAGE = 25
@@ -77,10 +78,19 @@ class MiningForm(forms.Form):
         ),
     )
 
+    batch = forms.BooleanField(label=gettext_lazy("Extract by batch"), required=False)
+
     def __init__(self, *args: Any, task: Task, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if task.teacher is None and task.embedder is None:
             del self.fields["workers"]
+        teachers = [one for one in (task.teacher, task.second_teacher) if one is not None and one.batch_api]
+        if teachers:
+            percent = ", ".join(f"{one.name}: {one.batch_price_percent}%" for one in teachers)
+            text = _("Answers may take up to 24 hours. Price of a batched call, of a direct one: %(percent)s.")
+            self.fields["batch"].help_text = text % {"percent": percent}
+        else:
+            del self.fields["batch"]
 
     def parameters(self) -> MiningParameters:
         return MiningParameters.model_validate(self.cleaned_data)
@@ -127,6 +137,7 @@ def mining_detail(request: UserRequest, slug: str, pk: int) -> HttpResponse:
         "run": run,
         "stages": selectors.stage_progress(run),
         "waiting": selectors.waiting_job(run),
+        "batches": list(run_batches(run)),
         **budget_context(run),
     }
     if request.htmx and not run.is_final:

@@ -106,9 +106,11 @@ def test_ten_kills_at_random_moments_cost_at_most_the_calls_in_flight_each(tmp_p
 
 
 @contextmanager
-def job_worker(run: MiningRun) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that carries the run's job on; ended with the block."""
-    job = Job.objects.get(kind="mining_run", subject_id=run.pk)
+def job_worker(
+    run: MiningRun, *, kind: str = "mining_run", subject: int | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that carries the run's job on (or another one); ended with the block."""
+    job = Job.objects.get(kind=kind, subject_id=subject or run.pk)
     command = [sys.executable, "-m", "tests.evaluation.job_worker", str(job.pk)]
     with subprocess.Popen(command, env=process_environment(), stdout=subprocess.DEVNULL) as process:
         try:
