@@ -1,6 +1,6 @@
 """A task with many candidates, each with evidence on both sides, written in bulk as a mining run writes them."""
 
-from itertools import islice
+from itertools import batched, islice
 from typing import Any
 
 from django.db import connection
@@ -34,7 +34,9 @@ def make_candidates(count: int) -> Task:
     """`count` proposed candidates over 5 traces each; three labels share a topic and contradict each other there."""
     task = make_task("review", **generator.TASK_FIELDS)
     labels = generator.LABELS
-    import_lines(task, generator.generated_lines(count * TRACES_EACH))
+    # In files of a size that an import takes.
+    for lines in batched(generator.generated_lines(count * TRACES_EACH), 20_000, strict=False):
+        import_lines(task, lines)
     run = MiningRun.objects.create(
         task=task, number=1, state=RunState.SUCCEEDED, stage=MiningStage.PUBLISH, finished_at=timezone.now()
     )

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0021_assignment_guard")]
+    dependencies = [("rules", "0023_control_guards")]
     operations = [
         migrations.AddField(
             model_name="similarrule",

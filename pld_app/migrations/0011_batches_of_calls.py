@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('pld_app', '0009_require_event'),
+        ('pld_app', '0010_ceremony_secret'),
     ]
 
     operations = [
