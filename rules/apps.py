@@ -7,7 +7,16 @@ class RulesConfig(AppConfig):
 
     def ready(self) -> None:
         from pld_app.jobs import job_handler  # noqa: PLC0415  # models are loaded only now
-        from rules.services import imports, mining, mining_batches, mining_parts, scheduling, stopping, webhooks  # noqa: PLC0415
+        from rules.services import (  # noqa: PLC0415
+            imports,
+            mining,
+            mining_batches,
+            mining_parts,
+            prompt_sizes,
+            scheduling,
+            stopping,
+            webhooks,
+        )
 
         job_handler(imports.JOB_KIND, run=imports.import_execute, on_dead=imports.import_failed)
         job_handler(mining.JOB_KIND, run=mining.mining_run_execute, on_dead=mining.mining_run_failed)
@@ -17,5 +26,7 @@ class RulesConfig(AppConfig):
         job_handler(webhooks.JOB_KIND, run=webhooks.delivery_send, on_dead=webhooks.delivery_failed)
         batches = mining_batches
         job_handler(batches.JOB_KIND, run=batches.mining_batch_execute, on_dead=batches.mining_batch_failed)
+        sizes = prompt_sizes
+        job_handler(sizes.JOB_KIND, run=sizes.prompt_size_count, on_dead=sizes.prompt_size_failed)
         parts = mining_parts
         job_handler(parts.JOB_KIND, run=parts.mining_part_execute, on_dead=parts.mining_part_failed)

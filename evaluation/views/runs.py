@@ -20,8 +20,8 @@ from evaluation.services.runs import RunEstimate
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput, Refusal
 from pld_app.models import Role
-from rules.manifest import token_estimate
 from rules.models import Task
+from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.tasks import task_get
 
 PER_PAGE = 25
@@ -99,7 +99,7 @@ def _figures_context(run: EvaluationRun) -> dict[str, Any]:
         "by_label": selectors.run_labels(run, figures) if figures else None,
         "spread": figures.spread if figures else None,
         "baseline": baseline,
-        "prompt_tokens": token_estimate(run.prompt),
+        "prompt_tokens": prompt_tokens(run.student, run.prompt),
         "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None,
     }
 

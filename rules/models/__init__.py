@@ -56,6 +56,7 @@ from rules.models.mining import (
     RunState,
 )
 from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
+from rules.models.prompt_sizes import PromptSize
 from rules.models.publishing import ChannelName, PromptToken, Publication, PublicationKind, Release
 from rules.models.queues import (
     Absence,
@@ -124,6 +125,7 @@ __all__ = [
     "PolicyVerdict",
     "Presence",
     "PromptRead",
+    "PromptSize",
     "PromptToken",
     "Publication",
     "PublicationKind",

@@ -15,6 +15,7 @@ from rules.exceptions import Stale
 from rules.hidden_text import hidden_in
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Task
 from rules.selectors import rulesets as selectors
+from rules.services.prompt_sizes import prompt_size_ask
 from rules.services.refusals import database_refusals
 from rules.transitions import ruleset_move
 
@@ -65,6 +66,7 @@ def ruleset_create(
     )
     data: dict[str, Json] = {"instructions": len(ordered), "start": start}
     audit_record("ruleset.created", actor=composer, subject=ruleset, task_slug=task.slug, data=data)
+    prompt_size_ask(ruleset)
     return ruleset
 
 
@@ -107,6 +109,7 @@ def _draft_changed(ruleset: Ruleset, editor: User, data: dict[str, Json]) -> Rul
     ruleset.composed_by = editor
     ruleset.save(update_fields=["version", "composed_by"])
     audit_record("ruleset.changed", actor=editor, subject=ruleset, task_slug=ruleset.task.slug, data=data)
+    prompt_size_ask(ruleset)
     return ruleset
 
 
@@ -221,6 +224,7 @@ def ruleset_freeze(*, ruleset_id: int, editor: User, version: int) -> Ruleset:
         "instructions": len(items),
     }
     audit_record("ruleset.frozen", actor=editor, subject=ruleset, task_slug=ruleset.task.slug, data=data)
+    prompt_size_ask(ruleset)
     return ruleset
 
 

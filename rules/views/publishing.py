@@ -14,9 +14,9 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
 from rules.forms.publishing import PublishForm, RollbackForm, TokenForm
-from rules.manifest import token_estimate
 from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors
+from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
 from rules.selectors.tasks import task_get
 from rules.services import tokens as token_services
@@ -126,7 +126,7 @@ def release_detail(request: UserRequest, slug: str, version: int) -> HttpRespons
         "signatures": signatures_of(release.ruleset),
         "publications": release.publications.order_by("-pk"),
         "prompt_bytes": len(release.prompt.encode()),
-        "tokens": token_estimate(release.prompt),
+        "tokens": prompt_tokens(release.task.student, release.prompt),
         "can_export": request.user.role in EXPORTERS,
     }
     return render(request, "rules/release_detail.html", context)

@@ -26,10 +26,10 @@ from rules.forms.rulesets import (
     WithdrawFrozenForm,
 )
 from rules.hooks import ruleset_evidence
-from rules.manifest import token_estimate
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
+from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
 from rules.selectors.signing import open_comments, reading_list
 from rules.selectors.tasks import task_get
@@ -106,7 +106,7 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         "addable_count": addable.count(),
         "q": words,
         "compiled": compiled,
-        "tokens": token_estimate(compiled.prompt) if compiled else 0,
+        "tokens": prompt_tokens(ruleset.task.student, compiled.prompt) if compiled else None,
         "suggestions": looked.found[:SUGGESTIONS_SHOWN],
         "suggestion_count": len(looked.found),
         "suggestions_looked_at": looked.lines,
@@ -143,7 +143,7 @@ def _frozen_page(
         "signature_state": selectors.signature_state(manifest.policy, signatures),
         "signers": signers,
         "me": me,
-        "tokens": token_estimate(ruleset.prompt),
+        "tokens": prompt_tokens(ruleset.task.student, ruleset.prompt),
         "production": production,
         "changes": changes,
         "evidence": ruleset_evidence(ruleset),

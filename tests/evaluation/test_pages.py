@@ -339,10 +339,10 @@ def test_the_list_costs_the_same_at_1_and_25_runs(
     first = finished(task, all_right(traces), kind=PromptKind.DRAFT, ruleset=steps.draft(task, ana), user=ada)
     client = client_of(ana)
     client.get(url("list"))
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(7):
         assert len(client.get(url("list")).context["rows"]) == 1
     copies(first, 30)
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(7):
         response = client.get(url("list"))
     assert len(response.context["rows"]) == 25
     assert "1 to 25 of 31" in text(response)
@@ -356,9 +356,9 @@ def test_the_errors_cost_the_same_at_1_and_25_rows(
     finished(task, {trace.input["clause"]: Plan(completion("{}")) for trace in traces})
     client = client_of(ana)
     client.get(url("detail", 1))
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(8):
         assert len(client.get(url("detail", 1)).context["page"].object_list) == 1
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(8):
         assert len(client.get(url("detail", 2)).context["page"].object_list) == 25
 
 
