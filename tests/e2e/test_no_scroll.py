@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from rules.services.mining_similar import similar_refresh
+from rules.services.review import instruction_edit
 from tests.e2e.conftest import Person
 from tests.e2e.scenes import LONG_RULE, overflow_px, reviewers, rule_with_evidence
-from tests.factories import make_task
+from tests.factories import make_instruction, make_task
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 
@@ -50,6 +52,27 @@ def test_a_long_rule_with_three_traces_on_each_side_fits_one_screen(person: Call
         assert shown(page, page.locator(".action-bar .btn").filter(has_text=name)), name
     scrolled = "document.documentElement.scrollHeight - document.documentElement.clientHeight"
     assert page.evaluate(scrolled) == 0
+
+
+def test_an_edited_rule_with_its_diff_and_its_nearest_rule_fits_too(person: Callable[..., Person]) -> None:
+    _lena, finn = reviewers()
+    task = make_task()
+    rule = rule_with_evidence(task)
+    make_instruction(task, LONG_RULE.replace("backup ", ""), label="Compliant")
+    similar_refresh(task)
+    text = LONG_RULE.replace("for longer", "for a longer time")
+    instruction_edit(instruction_id=rule.pk, reviewer=finn, version=1, text=text)
+    page = person("lena").open(f"/tasks/{task.slug}/review/1/")
+    for piece in (".rule-text", ".compare-inline .diff", ".evidence-similar summary", ".action-bar"):
+        assert shown(page, page.locator(piece)), piece
+    for trace in page.locator(".evidence-for li, .evidence-against li").all():
+        assert shown(page, trace)
+    scrolled = "document.documentElement.scrollHeight - document.documentElement.clientHeight"
+    assert page.evaluate(scrolled) == 0
+    # The other way to read the change, without a script of ours.
+    page.get_by_label("Side by side").check()
+    expect(page.locator(".compare-sides ins").first).to_be_visible()
+    expect(page.locator(".compare-inline")).to_be_hidden()
 
 
 def test_the_card_reads_on_a_phone(person: Callable[..., Person]) -> None:
