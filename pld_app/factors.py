@@ -12,7 +12,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
 from pld_app import passkeys, totp
-from pld_app.audit import audit_record
+from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import Passkey, RecoveryCode, Role, SecurityPolicy, SsoIdentity, TotpDevice, User, UserSession
 from pld_app.notifications import notify
@@ -186,7 +186,7 @@ def passkey_rename(*, user: User, passkey_id: int, name: str) -> Passkey:
 def passkey_remove(*, user: User, passkey_id: int) -> Passkey:
     passkey = _own_passkey(user, passkey_id)
     Passkey.objects.filter(pk=passkey.pk).update(removed_at=Now())
-    data = {"factor": "passkey", "name": passkey.name, "id": passkey.pk}
+    data: dict[str, Json] = {"factor": "passkey", "name": passkey.name, "id": passkey.pk}
     audit_record(REMOVED, actor=user, subject=user, data=data)
     what = _("the passkey %(name)s was removed") % {"name": passkey.name}
     notify([user], "factor.changed", url="/security/", what=what)

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.passkeys import site_of
@@ -15,6 +16,9 @@ PROOF_FIELDS = ("consent", "password", "code", "passkey", "ceremony", "sso")
 class PasswordField(forms.CharField):
     """The password of the person who is signed in, taken as it is typed."""
 
+    # Whether it is needed depends on the person and the moment: the page says so, not a mark beside the label.
+    unmarked = True
+
     def __init__(self, *, required: bool = True) -> None:
         widget = forms.PasswordInput(attrs={"autocomplete": "current-password"})
         label = _("Your password, again")
@@ -24,10 +28,12 @@ class PasswordField(forms.CharField):
 class CodeField(forms.CharField):
     """A code of an authenticator app: pasted or typed, with or without a space in the middle."""
 
-    def __init__(self, **options: Any) -> None:  # Django's own field options
+    unmarked = True
+
+    def __init__(self, *, label: str | Promise = "", required: bool = False) -> None:
         attrs = {"autocomplete": "one-time-code", "inputmode": "numeric", "spellcheck": "false", "size": "12"}
-        options = {"label": _("Code of your authenticator app"), "max_length": 20, "required": False} | options
-        super().__init__(widget=forms.TextInput(attrs=attrs), **options)
+        label = label or _("Code of your authenticator app")
+        super().__init__(label=label, max_length=20, required=required, widget=forms.TextInput(attrs=attrs))
 
 
 class ProofForm(forms.Form):

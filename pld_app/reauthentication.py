@@ -186,23 +186,6 @@ def reauthenticate(
     raise ProofRefused(_locked_words(until) if until else _refused_words(proof))
 
 
-def password_confirm(*, actor: User, password: str, subject: models.Model, task_slug: str, purpose: str) -> datetime:
-    """Check the password alone and return the database's time of it, for acts whose rows name no proof yet.
-
-    It counts into the same lock. New acts take `reauthenticate`, whose row the database itself checks.
-    """
-    with transaction.atomic(durable=True):
-        now = _attempts_lock(actor)
-        until = _locked_until(actor, now)
-        if until is None and authenticate(username=actor.get_username(), password=password) == actor:
-            return now
-        data: dict[str, Json] = {"purpose": purpose, "cause": "locked" if until else "password"}
-        audit_record(REFUSED, actor=actor, subject=subject, task_slug=task_slug, data=data)
-        if until is None and (until := _locked_until(actor, now)) is not None:
-            _lock_tell(actor, until)
-    raise ProofRefused(_locked_words(until) if until else _("The password is not right. Nothing was changed."))
-
-
 def _require_complete(actor: User, proof: Proof) -> None:
     """Refuse, without counting it as a wrong proof, what is not a whole proof or comes from who never signs."""
     actor = User.objects.get(pk=actor.pk)

@@ -25,7 +25,7 @@ class SessionStore(DatabaseStore):
     """
 
     @classmethod
-    def get_model_class(cls) -> type[UserSession]:  # type: ignore[override]  # another table of the same base
+    def get_model_class(cls) -> type[UserSession]:
         return UserSession
 
     def create_model_instance(self, data: dict[str, Any]) -> UserSession:  # session data is any JSON

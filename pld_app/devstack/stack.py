@@ -111,6 +111,7 @@ def stack_environment(state: StackState, *, home: Path) -> dict[str, str]:
         "DATABASE_URL": role_url(state, APPLICATION),
         "REDIS_URL": valkey_url(state.ports["valkey"], state.valkey_password),
         "PLD_SECRET_KEY": state.secret_key,
+        "PLD_FACTOR_KEYS": state.factor_key,
         "PLD_DEBUG": "0",
         "PLD_HTTPS": "0",
         "PLD_ALLOWED_HOSTS": "127.0.0.1,localhost",

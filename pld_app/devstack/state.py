@@ -1,5 +1,6 @@
 """What the demo stack remembers between starts: its ports and the secrets it made up for itself."""
 
+import base64
 import json
 import os
 import secrets
@@ -24,6 +25,8 @@ class StackState:
         default_factory=lambda: {role: secrets.token_urlsafe(24) for role in (MIGRATOR, *WORKING)}
     )
     valkey_password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    # Encrypts the secrets of authenticator apps: 32 bytes, as Fernet takes them.
+    factor_key: str = field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
 
     def settle_ports(self) -> None:
         """Keep each remembered port while it is free, else take the next free one; call with nothing running."""

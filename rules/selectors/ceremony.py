@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from rules.models import Release, Ruleset, Task
+from django.db import models
+
+from rules.models import EmergencyStop, Release, Ruleset, SignOffPolicy, Task
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,19 @@ def _release(pk: int) -> Subject | None:
     return Subject(str(pk), found[0], found[1]) if found else None
 
 
-def _task(pk: int) -> Subject | None:
-    """Acts on a task as a whole bind to no content."""
-    return Subject(str(pk), None, "") if Task.objects.filter(pk=pk).exists() else None
+def _bare(model: type[models.Model], pk: int) -> Subject | None:
+    """A row that is its own content, or a task as a whole: its key says it all."""
+    return Subject(str(pk), None, "") if model._default_manager.filter(pk=pk).exists() else None
 
 
 # By the model's name, as `reauthenticate` writes it. An act on another kind of object adds its line here.
-SUBJECTS: dict[str, Callable[[int], Subject | None]] = {"ruleset": _ruleset, "release": _release, "task": _task}
+SUBJECTS: dict[str, Callable[[int], Subject | None]] = {
+    "ruleset": _ruleset,
+    "release": _release,
+    "task": partial(_bare, Task),
+    "signoffpolicy": partial(_bare, SignOffPolicy),
+    "emergencystop": partial(_bare, EmergencyStop),
+}
 
 
 def ceremony_subject(subject_type: str, subject_id: str) -> Subject | None:

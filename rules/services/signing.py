@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import Reauthentication, User
-from pld_app.reauthentication import Proof, ProofRefused, password_confirm, reauthenticate
+from pld_app.reauthentication import Proof, ProofRefused, reauthenticate
 from rules.exceptions import Stale
 from rules.manifest import Manifest
 from rules.models import Meaning, RuleRead, Ruleset, RulesetStatus, Signature
@@ -16,8 +16,7 @@ from rules.services.refusals import database_refusals
 from rules.services.rulesets import ruleset_lock
 from rules.transitions import ruleset_move
 
-__all__ = ["PasswordRefused", "Proof", "ProofRefused", "password_confirm", "rule_read", "ruleset_sign"]
-PasswordRefused = ProofRefused
+__all__ = ["Proof", "ProofRefused", "reauthenticate", "rule_read", "ruleset_sign"]
 
 
 @database_refusals()

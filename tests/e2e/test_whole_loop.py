@@ -167,8 +167,8 @@ def _sign(signer: Person, path: str, meaning: str) -> None:
     page = signer.open(path)
     assert page.get_by_role("radio", checked=True).count() == 0
     page.get_by_role("radio", name=meaning).check()
-    page.get_by_label("I understand that my electronic signature").check()  # asked once, and each signs once here
-    page.get_by_label("password").fill(PASSWORD)
+    page.get_by_label("I understand that my electronic signature").first.check()  # asked once, and each signs once here
+    page.get_by_label("password").first.fill(PASSWORD)
     before = Signature.objects.count()
     page.get_by_role("button", name="Sign", exact=True).click()
     assert_eventually(page, lambda: Signature.objects.count() == before + 1)

@@ -47,16 +47,17 @@ def test_the_database_holds_factors_to_their_person(sam: User, sue: User) -> Non
     device = TotpDevice.objects.create(user=sam, secret=b"x", last_step=7)
     Authenticator().enrolled(sam)
     SsoIdentity.objects.create(user=sam, issuer="https://id.example", subject="1")
-    for model, changes in (
+    kinds: list[tuple[Any, list[dict[str, Any]]]] = [
         (TotpDevice, [{"user": sue}, {"last_step": 6}]),
         (Passkey, [{"user": sue}, {"public_key": b"other"}, {"credential_id": b"other"}, {"sign_count": -1}]),
         (SsoIdentity, [{"user": sue}, {"subject": "2"}, {"issuer": "https://other.example"}]),
-    ):
+    ]
+    for model, changes in kinds:
         for change in changes:
-            refused("keeps its person|only grows|stays bound", lambda: model.objects.update(**change))  # type: ignore[attr-defined]  # noqa: B023
-        refused("append-only", lambda: model.objects.all().delete())  # type: ignore[attr-defined]  # noqa: B023
-        model.objects.update(removed_at=timezone.now())  # type: ignore[attr-defined]
-        refused("keeps its person|only grows|stays bound", lambda: model.objects.update(removed_at=None))  # type: ignore[attr-defined]  # noqa: B023
+            refused("keeps its person|only grows|stays bound", lambda: model.objects.update(**change))  # noqa: B023
+        refused("append-only", lambda: model.objects.all().delete())  # noqa: B023
+        model.objects.update(removed_at=timezone.now())
+        refused("keeps its person|only grows|stays bound", lambda: model.objects.update(removed_at=None))  # noqa: B023
     assert TotpDevice.objects.get().pk == device.pk
 
 

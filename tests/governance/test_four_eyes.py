@@ -32,7 +32,7 @@ from rules.selectors.rulesets import policy_of, ruleset_compile, signature_state
 from rules.services.policy import policy_decide, policy_propose
 from rules.services.publishing import release_create
 from rules.services.rulesets import ruleset_create, ruleset_freeze
-from rules.services.signing import PasswordRefused, rule_read, ruleset_sign
+from rules.services.signing import ProofRefused, rule_read, ruleset_sign
 from tests.factories import PASSWORD, approve_directly, audit_actions, make_instruction, make_proof, make_user
 from tests.publishing import steps
 from tests.publishing.test_database import publish_directly, refused, sign_directly, sql
@@ -110,7 +110,7 @@ class TestThePolicyTakesTwo:
             propose(task, ada, signers_required=3)
 
     def test_it_takes_the_password_a_reason_and_the_page_of_now(self, task: Task, ada: User, eve: User) -> None:
-        with pytest.raises(PasswordRefused):
+        with pytest.raises(ProofRefused):
             policy_propose(
                 task=task, actor=ada, proof=make_proof(ada, password="wrong"), reason="x", signers_required=3
             )

@@ -218,7 +218,7 @@ class Signing:
         url = address_of(self.browser.post("/ceremony/sso/", self.form(**fields)))
         response = back(self.browser, self.idp.authorize(url))
         assert response.status_code == 302, response.content.decode()
-        where = response.headers["Location"]
+        where = str(response.headers["Location"])
         assert where.startswith(f"{self.path}?sso=")
         assert "has confirmed that it is you" in self.browser.get(where).content.decode()
         return where.partition("sso=")[2].partition("#")[0]

@@ -210,7 +210,7 @@ def test_a_signature_keeps_what_the_passkey_confirmed(signing: Signing, abe: Use
     signature = Signature.objects.get()
     assert signature.method == "password+passkey"
     assert signature.reauthentication is not None
-    said = assertion_verify(signature.reauthentication.evidence)
+    said = assertion_verify(signature.reauthentication.evidence or {})
     assert said["subject"] == {
         "type": "ruleset",
         "id": str(signing.ruleset.pk),

@@ -83,7 +83,8 @@ def test_c3_a_living_session_alone_signs_nothing(task: Task, ana: User, sam: Use
 def test_c3_the_first_signature_of_a_session_takes_both_factors(task: Task, ana: User, sam: User) -> None:
     first, second, third = (steps.frozen(task, ana, 1), steps.again_frozen(task, ana), steps.again_frozen(task, ana))
     device, key = enrolled_app(sam), make_session(sam)
-    for proof in ({}, {"password": "", "code": code_of(device)}):
+    proofs: list[dict[str, Any]] = [{}, {"password": "", "code": code_of(device)}]
+    for proof in proofs:
         with pytest.raises(InvalidInput, match="Give both"):
             sign(first, sam, session_key=key, **proof)
     assert sign(first, sam, session_key=key, code=code_of(device)).method == Method.PASSWORD_TOTP
@@ -187,7 +188,7 @@ def test_c8_failures_of_any_factor_lock_together(task: Task, ana: User, sam: Use
     ruleset = steps.frozen(task, ana)
     device, key = enrolled_app(sam), make_session(sam)
     for number in range(5):
-        wrong = {"code": "000000"} if number % 2 else {"password": "wrong", "code": code_of(device)}
+        wrong: dict[str, Any] = {"code": "000000"} if number % 2 else {"password": "wrong", "code": code_of(device)}
         with pytest.raises(ProofRefused, match="locked" if number == 4 else "One of the two"):
             sign(ruleset, sam, session_key=key, **wrong)
     with pytest.raises(ProofRefused, match="locked"):
