@@ -209,8 +209,8 @@ REVIEW_LEASE_S = min(float(os.environ.get("PLD_REVIEW_LEASE_S", "600")), 3_600)
 SITE_NAME = os.environ.get("PLD_SITE_NAME", "PLD Review")
 FACTOR_KEYS = _list("PLD_FACTOR_KEYS")
 # Passkeys belong to a host name; empty, the one of the request counts.
-PASSKEY_RP_ID = os.environ.get("PLD_PASSKEY_RP_ID", "")
-PASSKEY_ORIGIN = os.environ.get("PLD_PASSKEY_ORIGIN", "")
+PASSKEY_RP_ID = os.environ.get("PLD_WEBAUTHN_RP_ID", "")
+PASSKEY_ORIGIN = os.environ.get("PLD_WEBAUTHN_ORIGIN", "")
 
 # Single sign-on with an OpenID Connect provider; without issuer and client id there is none.
 OIDC_ISSUER = os.environ.get("PLD_OIDC_ISSUER", "")
