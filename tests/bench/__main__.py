@@ -11,7 +11,7 @@ from tests.bench.databases import copied_database, template_database
 from tests.bench.machine import Figures, load, machine, say
 from tests.bench.processes import in_own_process
 
-NAMES = ("mining", "review", "prompt_api", "dispatch", "two_workers", "trace_import", "evaluation", "pipeline")
+NAMES = ("mining", "review", "prompt_api", "dispatch", "two_workers", "trace_import", "evaluation", "pipeline", "audit")
 # Takes half an hour, so only when it is named.
 ON_REQUEST = ("local_student",)
 

@@ -57,6 +57,7 @@ def test_every_benchmark_runs_in_small_and_prints_one_json_object() -> None:
         "trace_import",
         "evaluation",
         "pipeline",
+        "audit",
     ]
     assert all(len(bench["load_before"]) == len(bench["load_after"]) == 3 for bench in benches.values())
 

@@ -1,10 +1,11 @@
 """`manage.py audit_sealer [--once]`: the process that seals the audit log, with key and database role of its own."""
 
 import signal
+import sys
 import time
 from argparse import ArgumentParser
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import structlog
@@ -42,15 +43,10 @@ class Command(BaseCommand):
         if options["once"]:
             self._once()
             return
-        stopping: list[int] = []
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            stopping.append(number)
-
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        while not stopping:
-            _wait(_attempt(), stopping)
+            signal.signal(number, _stop)
+        while True:
+            _wait(_attempt())
 
     def _once(self) -> None:
         try:
@@ -78,17 +74,19 @@ def _attempt() -> float:
     return _HELD_UP_S if done.sealed.is_held_up else settings.AUDIT_SEAL_S
 
 
-def _wait(seconds: float, stopping: list[int]) -> None:
-    """Until the time is up, somebody asks for a seal, or we are to stop."""
-    until = time.monotonic() + seconds
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End at once, also in the middle of a round: what is not committed is sealed by the next start."""
+    sys.exit(0)
+
+
+def _wait(seconds: float) -> None:
+    """Until the time is up or somebody asks for a seal."""
     try:
         connection.ensure_connection()
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
-        while not stopping and (left := until - time.monotonic()) > 0:
-            if [*connection.connection.notifies(timeout=min(left, 0.5), stop_after=1)]:
-                return
+        for _asked in connection.connection.notifies(timeout=seconds, stop_after=1):
+            return
     except (DatabaseError, psycopg.Error):
         connection.close()
-        while not stopping and time.monotonic() < until:
-            time.sleep(0.2)
+        time.sleep(seconds)

@@ -1,6 +1,7 @@
 """`manage.py verify_audit [--checkpoint FILE] [--key PEM] [--json]`: whether the audit log is what it was."""
 
 import json
+import os
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -25,12 +26,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--checkpoint", type=Path, help="a checkpoint kept outside: the log must begin with it")
         parser.add_argument("--key", type=Path, help="the public key you kept: PEM, or the line audit_key printed")
+        parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="how many share a long log")
         parser.add_argument("--json", action="store_true", help="the result as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         outside = self._checkpoint(options["checkpoint"]) if options["checkpoint"] else None
         pinned = self._key(options["key"]) if options["key"] else None
-        report = log_verify(outside=outside, pinned=pinned)
+        report = log_verify(outside=outside, pinned=pinned, processes=options["processes"])
         self.stdout.write(_as_json(report) if options["json"] else _as_text(report))
         if report.verdict:
             sys.exit(int(report.verdict))
