@@ -38,10 +38,12 @@ class DemoAccount:
     domain: Domain | None = None
 
 
+# Three reviewers: where two of them disagree, a third settles it.
 # Two signatories: a release needs two signers, and none of them may have composed it.
 ACCOUNTS = (
     DemoAccount("lena", "Lena Legal", Role.REVIEWER, Domain.LEGAL),
     DemoAccount("finn", "Finn Finance", Role.REVIEWER, Domain.FINANCE),
+    DemoAccount("theo", "Theo Third", Role.REVIEWER, Domain.LEGAL),
     DemoAccount("sofia", "Sofia Signatory", Role.SIGNATORY),
     DemoAccount("samir", "Samir Signatory", Role.SIGNATORY),
     DemoAccount("abel", "Abel Auditor", Role.AUDITOR),
@@ -70,13 +72,17 @@ class Command(BaseCommand):
 
 
 def _passwords(path: Path) -> dict[str, str]:
-    """Random passwords, made once and kept for the owner of the demo alone."""
-    if path.exists():
-        kept: dict[str, str] = json.loads(path.read_text())
+    """Random passwords, made once and kept for the owner of the demo alone; a demo begun before gets those it lacks."""
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    lacking = {one.username: secrets.token_urlsafe(9) for one in ACCOUNTS if one.username not in kept}
+    if not lacking:
         return kept
-    made = {account.username: secrets.token_urlsafe(9) for account in ACCOUNTS}
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    made = kept | lacking
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(made, file)
+    fresh.replace(path)
     return made
 
 
