@@ -56,6 +56,31 @@ class SynthesisReply(BaseModel):
     cited: Annotated[list[int], Field(min_length=1, max_length=200)]
 
 
+class ConflictReply(BaseModel):
+    """The teacher's opinion of two instructions: one sentence why, then how they stand to each other.
+
+    `item` repeats the question's own mark. The sentence is one line of visible text.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    item: Annotated[str, StringConstraints(max_length=40)]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    relation: Literal["contradicts", "narrower", "duplicate", "compatible"]
+
+    @field_validator("reason")
+    @classmethod
+    def _one_visible_line(cls, text: str) -> str:
+        line = " ".join(text.split())
+        if not line or not line.isprintable():
+            raise ValueError("The reason is empty or holds characters that cannot be seen.")
+        return line
+
+
+# A line of the estimate that is no stage of its own: it is asked just before the candidates are written.
+JUDGE_CONFLICTS = "judge"
+
+
 class StageEstimate(BaseModel):
     """What one stage of a run may ask of an endpoint. `is_bound`: the calls are not known yet, only their most."""
 
@@ -127,6 +152,8 @@ class MiningParameters(BaseModel):
     workers: Annotated[int, Field(ge=1, le=16)] = 1
     # Extraction by OpenAI's Batch API, where the teacher's endpoint offers it.
     batch: bool = False
+    # Whether the teacher is asked what it thinks of each conflict found.
+    judge_conflicts: bool = False
     seed: int = 0
 
     def asks_as(self, other: "MiningParameters") -> bool:

@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from rules.models.instructions import Instruction
@@ -58,6 +59,44 @@ class ConflictExample(models.Model):
 
     def __str__(self) -> str:
         return f"{self.conflict} {self.rank}"
+
+
+class ConflictRelation(models.TextChoices):
+    CONTRADICTS = "contradicts", _("They contradict each other")
+    NARROWER = "narrower", _("One is a narrower case of the other")
+    DUPLICATE = "duplicate", _("They say the same")
+    COMPATIBLE = "compatible", _("They go together")
+
+
+class ConflictJudgement(models.Model):
+    """What the teacher said of a conflict when the run asked it: an opinion that nothing acts on. Append-only.
+
+    Without a `relation` the pair is not judged, and `reason` says why; else `reason` is the teacher's own sentence,
+    untrusted. The hashes are of the two texts it read, which may be edited later.
+    """
+
+    conflict = models.OneToOneField(Conflict, models.PROTECT, related_name="judgement")
+    relation = models.CharField(max_length=12, choices=ConflictRelation, blank=True)
+    reason = models.CharField(max_length=300)
+    teacher = models.CharField(max_length=200)
+    call = models.ForeignKey("pld_app.ModelCall", models.PROTECT, null=True, related_name="+")
+    first_sha256 = models.CharField(max_length=64)
+    second_sha256 = models.CharField(max_length=64)
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(relation__in=["", *ConflictRelation.values]), name="conflict_judgement_relation_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(relation="") | Q(call__isnull=False), name="conflict_judgement_rests_on_a_call"
+            ),
+            models.CheckConstraint(condition=~Q(reason=""), name="conflict_judgement_has_a_reason"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.conflict}: {self.relation or 'not judged'}"
 
 
 class MatchKind(models.TextChoices):

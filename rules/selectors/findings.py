@@ -14,6 +14,7 @@ from rules.hidden_text import Segment, reveal
 from rules.models import (
     Conflict,
     ConflictExample,
+    ConflictJudgement,
     ConflictKind,
     Instruction,
     InstructionStatus,
@@ -88,6 +89,26 @@ class ConflictView:
         return tuple(side for side in self.both if found_at is not None and side.written_at > found_at)
 
     @property
+    def judgement(self) -> ConflictJudgement | None:
+        """The teacher's opinion, where the run asked for it."""
+        return getattr(self.conflict, "judgement", None)
+
+    @property
+    def judged_reason(self) -> list[Segment]:
+        return reveal(self.judgement.reason) if self.judgement else []
+
+    @property
+    def judged_other_words(self) -> bool:
+        """Whether one of the two texts is not the one the teacher read."""
+        row, one = self.conflict, self.judgement
+        if one is None:
+            return False
+        present = [
+            side.current_revision.text_sha256 if side.current_revision else "" for side in (row.first, row.second)
+        ]
+        return present != [one.first_sha256, one.second_sha256]
+
+    @property
     def state(self) -> str:
         """Resolved when one of the two is out; edited when a text is new since; approved when both stand; else open."""
         statuses = {self.own.instruction.status, self.other.instruction.status}
@@ -137,7 +158,7 @@ def conflicts_of(instruction: Instruction) -> tuple[list[ConflictView], int]:
 
 
 def _conflicts() -> QuerySet[Conflict]:
-    return Conflict.objects.select_related("run", "first__current_revision", "second__current_revision")
+    return Conflict.objects.select_related("run", "judgement", "first__current_revision", "second__current_revision")
 
 
 def _views(task: Task, conflicts: Iterable[Conflict], own: Instruction | None = None) -> list[ConflictView]:

@@ -6,10 +6,11 @@ from decimal import ROUND_UP, Decimal
 
 from django.db.models import Count, Sum
 from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import ModelCall
 from rules.models import MiningRun, MiningStage
-from rules.schemas import RunEstimate, StageEstimate
+from rules.schemas import JUDGE_CONFLICTS, RunEstimate, StageEstimate
 
 # Room for calls that have to be repeated: the estimate knows of no retries.
 RETRY_SHARE = 1.25
@@ -34,7 +35,11 @@ class Spending:
 
     @property
     def stages(self) -> list[StageRow]:
-        return [StageRow(MiningStage(stage.stage).label, stage) for stage in self.estimate.stages]
+        return [StageRow(_stage_label(stage.stage), stage) for stage in self.estimate.stages]
+
+
+def _stage_label(stage: str) -> str | Promise:
+    return _("Judge conflicts") if stage == JUDGE_CONFLICTS else MiningStage(stage).label
 
 
 def run_spending(run: MiningRun) -> Spending:

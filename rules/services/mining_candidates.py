@@ -30,6 +30,7 @@ from rules.prompts import synthesis_request, system_prompt_sha256
 from rules.schemas import SynthesisReply
 from rules.services.mining_findings import findings_of, findings_write
 from rules.services.mining_flags import FlagJson, instruction_flags
+from rules.services.mining_judgement import opinions_ask
 from rules.services.mining_matches import Offer, Planned, Standing, matches_plan, matches_write, standing_supersede
 from rules.services.mining_run import Part, RunContext, run_finish
 from rules.services.mining_similar import similar_refresh
@@ -210,6 +211,7 @@ def candidates_write(context: RunContext) -> None:
     candidates = [one for cluster in view.clusters for one in view.candidates(cluster, calls.get(cluster.pk))]
     offers = [_offer(view, one) for one in candidates]
     findings = findings_of(view.mined, _groups(view, candidates), view.topics, context.run.task.labels)
+    opinions = opinions_ask(context, findings.overlaps, [(one.cluster.label, one.text) for one in candidates])
     with transaction.atomic():
         context.check_lease()
         Task.objects.select_for_update(of=("self",)).get(pk=context.run.task_id)
@@ -229,9 +231,8 @@ def candidates_write(context: RunContext) -> None:
             "small_groups": sum(one.is_small for one in candidates),
             "failed_extractions": context.run.micro_rules.filter(text="").count(),
         }
-        run_finish(
-            context, RunState.SUCCEEDED, "", figures | findings_write(context.run, view.mined, findings, written)
-        )
+        figures |= findings_write(context.run, view.mined, findings, written, opinions)
+        run_finish(context, RunState.SUCCEEDED, "", figures)
     # Slow at thousands, so after the commit; a worker killed here leaves the neighbours of the run before.
     similar_refresh(context.run.task)
 

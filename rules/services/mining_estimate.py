@@ -11,8 +11,9 @@ from pld_app.model_edge.estimate import CallsEstimate, calls_estimate
 from pld_app.models import ModelEndpoint
 from rules.models import MiningRun, MiningStage, RunState, Split, Task, Trace
 from rules.prompts import EMBED_BATCH, embedding_requests
-from rules.schemas import MiningParameters, RunEstimate, StageEstimate
+from rules.schemas import JUDGE_CONFLICTS, MiningParameters, RunEstimate, StageEstimate
 from rules.services.mining_extract import of_traces, teacher_parts, trace_request
+from rules.services.mining_judgement import MAX_JUDGED
 from rules.services.mining_run import CALL_SCOPE
 
 # Of a synthesis: the fixed words with the task and the schema, a long rule (in tokens of three bytes), and how often
@@ -26,9 +27,13 @@ def run_estimate(task: Task, parameters: MiningParameters | None = None) -> RunE
     """The calls of a run over the task's train traces now, stage by stage; sends nothing.
 
     Extraction is counted exactly. What depends on texts or clusters that do not exist yet is bounded from above: the
-    longest replies, and one synthesis for each label and square root of the traces, or as often as the last run.
+    longest replies, and one synthesis for each label and square root of the traces, or as often as the last run;
+    of conflicts as many as may be asked.
     """
-    stages = [*_extraction(task, parameters or MiningParameters()), _embedding(task), _synthesis(task)]
+    chosen = parameters or MiningParameters()
+    stages = [*_extraction(task, chosen), _embedding(task), _synthesis(task)]
+    if chosen.judge_conflicts:
+        stages.append(_judgement(task))
     return RunEstimate(stages=tuple(stage for stage in stages if stage is not None and stage.requests))
 
 
@@ -60,7 +65,7 @@ def _stage(stage: MiningStage, endpoint: ModelEndpoint, found: CallsEstimate) ->
     )
 
 
-def _bound(stage: MiningStage, endpoint: ModelEndpoint, *, calls: int, prompt: int, output: int) -> StageEstimate:
+def _bound(stage: str, endpoint: ModelEndpoint, *, calls: int, prompt: int, output: int) -> StageEstimate:
     cost: Decimal = price(endpoint, prompt_tokens=prompt, completion_tokens=output)
     return StageEstimate(
         stage=stage,
@@ -112,3 +117,13 @@ def _synthesis(task: Task) -> StageEstimate | None:
     prompt = calls * _FRAME_TOKENS + _READ_TIMES * traces * _RULE_TOKENS
     output = calls * task.teacher.max_output_tokens
     return _bound(MiningStage.SYNTHESIZE, task.teacher, calls=calls, prompt=prompt, output=output)
+
+
+def _judgement(task: Task) -> StageEstimate | None:
+    """At most a call for each two traces, up to the most that are asked; each reads two instructions."""
+    if task.teacher is None:
+        return None
+    traces = task.traces.filter(split=Split.TRAIN).count()
+    calls, longest = min(MAX_JUDGED, math.comb(traces, 2)), task.teacher.max_output_tokens
+    prompt = calls * (_FRAME_TOKENS + 2 * longest)
+    return _bound(JUDGE_CONFLICTS, task.teacher, calls=calls, prompt=prompt, output=calls * longest)

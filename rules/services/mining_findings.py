@@ -7,6 +7,7 @@ from rules.mining.arrays import IntArray
 from rules.mining.conflicts import Conditions, Overlap, find_overlaps
 from rules.mining.suspects import SuspectRow, find_suspects
 from rules.models import Conflict, ConflictExample, Instruction, MiningRun, Suspect
+from rules.services.mining_judgement import Opinion, opinions_write
 from rules.services.mining_vectors import Mined
 
 # More than people can look at; the strongest come first.
@@ -33,11 +34,16 @@ def findings_of(mined: Mined, groups: IntArray, topics: IntArray, labels: Sequen
 
 
 def findings_write(
-    run: MiningRun, mined: Mined, findings: Findings, written: Mapping[int, Instruction]
+    run: MiningRun,
+    mined: Mined,
+    findings: Findings,
+    written: Mapping[int, Instruction],
+    opinions: Mapping[tuple[int, int], Opinion],
 ) -> dict[str, object]:
     """Write the rows, `written` naming the instruction of each candidate. Figures for the run."""
     conflicts = [_conflict(run, one, written) for one in findings.overlaps]
     Conflict.objects.bulk_create(conflicts, batch_size=1000)
+    by_numbers = {(one.first, one.second): row for one, row in zip(findings.overlaps, conflicts, strict=True)}
     examples = [
         example
         for row, one in zip(conflicts, findings.overlaps, strict=True)
@@ -49,7 +55,7 @@ def findings_write(
         "conflicts": sum(one.kind == "conflict" for one in findings.overlaps),
         "boundaries": sum(one.kind == "boundary" for one in findings.overlaps),
         "suspects": len(findings.suspects),
-    }
+    } | opinions_write(by_numbers, opinions, written, run.teacher.model if run.teacher else "")
 
 
 def _in_order(one: Overlap, written: Mapping[int, Instruction]) -> bool:

@@ -79,6 +79,13 @@ class MiningForm(forms.Form):
     )
 
     batch = forms.BooleanField(label=gettext_lazy("Extract by batch"), required=False)
+    judge_conflicts = forms.BooleanField(
+        label=gettext_lazy("Ask the teacher what it thinks of each conflict"),
+        required=False,
+        help_text=gettext_lazy(
+            "One call for each of the 100 strongest conflicts. Shown beside them as its opinion; nothing acts on it."
+        ),
+    )
 
     def __init__(self, *args: Any, task: Task, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,6 +98,8 @@ class MiningForm(forms.Form):
             self.fields["batch"].help_text = text % {"percent": percent}
         else:
             del self.fields["batch"]
+        if task.teacher is None:
+            del self.fields["judge_conflicts"]
 
     def parameters(self) -> MiningParameters:
         return MiningParameters.model_validate(self.cleaned_data)
