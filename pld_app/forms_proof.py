@@ -4,7 +4,6 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.passkeys import site_of
@@ -30,7 +29,7 @@ class CodeField(forms.CharField):
 
     unmarked = True
 
-    def __init__(self, *, label: str | Promise = "", required: bool = False) -> None:
+    def __init__(self, *, label: Any = "", required: bool = False) -> None:
         attrs = {"autocomplete": "one-time-code", "inputmode": "numeric", "spellcheck": "false", "size": "12"}
         label = label or _("Code of your authenticator app")
         super().__init__(label=label, max_length=20, required=required, widget=forms.TextInput(attrs=attrs))

@@ -86,7 +86,8 @@ def _decisions(rounds: int, decisions: int) -> Figures:
         "added_p50_ms": percentile(with_ms, 50) - percentile(without_ms, 50),
         "added_p95_ms": percentile(with_ms, 95) - percentile(without_ms, 95),
     }
-    return {name: round(value, 2) for name, value in found.items()} | {"each": len(with_ms)}
+    rounded: Figures = {name: round(value, 2) for name, value in found.items()}
+    return rounded | {"each": len(with_ms)}
 
 
 def _writers(seconds: float, *, tasks: int) -> Figures:

@@ -35,7 +35,7 @@ def make_candidates(count: int) -> Task:
     task = make_task("review", **generator.TASK_FIELDS)
     labels = generator.LABELS
     # In files of a size that an import takes.
-    for lines in batched(generator.generated_lines(count * TRACES_EACH), 20_000, strict=False):
+    for lines in batched(generator.generated_lines(count * TRACES_EACH), 20_000):
         import_lines(task, lines)
     run = MiningRun.objects.create(
         task=task, number=1, state=RunState.SUCCEEDED, stage=MiningStage.PUBLISH, finished_at=timezone.now()

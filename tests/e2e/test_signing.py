@@ -27,7 +27,7 @@ PICTURES = os.environ.get("PLD_SIGNING_PICTURES", "")
 def look(page: Page, name: str) -> None:
     """axe finds nothing and nothing scrolls sideways, light and dark, wide and at 360 px; pictures when asked for."""
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # Playwright's own words
+        page.emulate_media(color_scheme=scheme)
         for width in (1440, 360):
             page.set_viewport_size({"width": width, "height": 900})
             assert overflow_px(page) == 0, (name, width)

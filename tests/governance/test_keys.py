@@ -19,7 +19,8 @@ from pld_app.transparency.key_file import KeyFault, key_read, key_write
 from pld_app.transparency.keyring import KeyRefused
 from pld_app.transparency.keys import key_create, key_revoke, key_rotate, keyring
 from pld_app.transparency.note import NoteError, checkpoint_parse, checkpoint_text, note_sign
-from pld_app.transparency.verify import Verdict, log_verify
+from pld_app.transparency.verify import log_verify
+from pld_app.transparency.verify_block import Verdict
 from tests.governance.sealing import ORIGIN, Log, events_make
 from tests.workers import process_environment
 

@@ -14,7 +14,8 @@ from django.db import DatabaseError, connection, transaction
 from pld_app.audit import audit_record
 from pld_app.devstack.paths import ROOT
 from pld_app.models import Checkpoint, CheckpointCopy, Role, SealedLeaf, User
-from pld_app.transparency.verify import Verdict, log_verify
+from pld_app.transparency.verify import log_verify
+from pld_app.transparency.verify_block import Verdict
 from tests.factories import make_user
 from tests.governance.sealing import Log, all_sealed, events_make
 from tests.workers import process_environment, wait_until

@@ -20,14 +20,15 @@ from pld_app.models import AuditAlarm, AuditEvent, AuditKey, Checkpoint, SealedL
 from pld_app.transparency.keys import key_create
 from pld_app.transparency.note import ParsedCheckpoint, checkpoint_parse
 from pld_app.transparency.sealing import Blocked
-from pld_app.transparency.verify import Verdict, log_verify
+from pld_app.transparency.verify import log_verify
+from pld_app.transparency.verify_block import Verdict
 from tests.governance.sealing import ORIGIN, Log, events_make
 
 CASES = 100
 TABLES = ("auditevent", "auditchain", "sealedleaf", "sealednode", "checkpoint", "checkpointcopy", "auditkey")
 
 
-def sql(statement: str, *values: object) -> None:
+def sql(statement: str, *values: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, values or None)
 
