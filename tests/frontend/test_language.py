@@ -15,8 +15,11 @@ from django.utils import translation
 from pld_app.devstack.messages import (
     LANGUAGES,
     catalogue_bytes,
+    catalogue_merged,
     catalogue_path,
     catalogue_read,
+    strings_found,
+    untranslated,
 )
 
 pytestmark = pytest.mark.usefixtures("_present_language")
@@ -28,6 +31,15 @@ def _present_language() -> Iterator[None]:
     """A request leaves its language active in this thread; the next test begins with the one before."""
     with translation.override(translation.get_language()):
         yield
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_catalogue_is_that_of_the_source_and_complete(language: str) -> None:
+    """Run `./dev messages` after a change of strings; it names those without a translation."""
+    present = catalogue_read(language)
+    wanted = {(str(message.id), message.context) for message in catalogue_merged(language, strings_found())}
+    assert {(str(message.id), message.context) for message in present} == wanted
+    assert untranslated(present) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
