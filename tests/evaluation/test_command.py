@@ -11,6 +11,7 @@ from evaluation.services.execution import JOB_KIND
 from pld_app.models import Job, JobState, User
 from rules.models import RunState, Task
 from tests.evaluation.scene import examples, student
+from tests.factories import make_trace
 from tests.publishing import steps
 from tests.stub_server import stub_server
 
@@ -61,6 +62,20 @@ def test_a_release_and_a_draft_are_found_by_number(task: Task, ana: User, sam: U
     assert EvaluationRun.objects.filter(prompt=release.prompt).count() == 2
 
 
+def test_baselines_and_repetitions_take_their_options(task: Task) -> None:
+    for _ in range(3):
+        make_trace(task)
+    examples(task, 4)
+    with stub_server() as stub:
+        student(stub.url, task)
+        run_command("nda", "--kind", "few_shot", "--k", "2", "--repeats", "2", "--temperature", "0.5", "--inline")
+        run_command("nda", "--kind", "nearest", "--k", "3", "--dataset", "1", "--inline")
+        assert len(stub.requests) == 8
+    few, near = EvaluationRun.objects.order_by("number")
+    assert (few.k, few.repeats, few.temperature, near.k, near.student) == (2, 2, 0.5, 3, None)
+    assert few.dataset == near.dataset
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -68,6 +83,7 @@ def test_a_release_and_a_draft_are_found_by_number(task: Task, ana: User, sam: U
         (["nda", "--student", "missing"], "no endpoint missing"),
         (["nda", "--kind", "release", "--release", "9"], "release of this task"),
         (["nda"], "no traces yet"),
+        (["nda", "--dataset", "7"], "no dataset 7"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(task: Task, arguments: list[str], words: str) -> None:

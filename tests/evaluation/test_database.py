@@ -25,10 +25,10 @@ def refused(attack: Callable[[], Any], words: str) -> None:
         attack()
 
 
-def sql(statement: str, *values: object) -> None:
+def sql(statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # TRUNCATE waits for no deferred check of its own test
-        cursor.execute(statement, values)
+        cursor.execute(statement)
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def example(dataset: Dataset, position: int, **fields: Any) -> Example:
 class TestDatasets:
     def test_a_frozen_one_never_changes(self, run: EvaluationRun) -> None:
         dataset = Dataset.objects.filter(pk=run.dataset_id)
-        for change in ({"sha256": "0" * 64}, {"name": "other"}, {"state": "reading"}, {"counts": {}}):
+        changes: list[dict[str, Any]] = [{"sha256": "0" * 64}, {"name": "other"}, {"state": "reading"}, {"counts": {}}]
+        for change in changes:
             refused(lambda change=change: dataset.update(**change), "never changes")  # type: ignore[misc]  # bound now
         refused(dataset.delete, "append-only|protected")
         refused(lambda: sql("DELETE FROM evaluation_dataset"), "append-only")

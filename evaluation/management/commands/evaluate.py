@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from evaluation.models import EvaluationRun, PromptKind
+from evaluation.models import Dataset, EvaluationRun, PromptKind
 from evaluation.services.execution import JOB_KIND
 from evaluation.services.runs import SPLITS, evaluation_run_create
 from pld_app.errors import Refusal
@@ -28,6 +28,12 @@ class Command(BaseCommand):
         parser.add_argument("--split", choices=[split.value for split in SPLITS], default=Split.VALIDATION.value)
         parser.add_argument("--sample", type=int, metavar="N", help="ask about N examples, each label in its share")
         parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--k", type=int, help="examples shown (few_shot) or neighbours that vote (nearest)")
+        parser.add_argument(
+            "--dataset", type=int, metavar="N", help="number of the dataset; default: the traces as now"
+        )
+        parser.add_argument("--repeats", type=int, default=1, help="times to ask each example")
+        parser.add_argument("--temperature", type=float, default=0.0)
         parser.add_argument("--student", metavar="SLUG", help="endpoint to ask; default: the task's student")
         parser.add_argument("--inline", action="store_true", help="run it in this process and print its figures")
 
@@ -60,9 +66,22 @@ def _create(options: dict[str, Any]) -> EvaluationRun:
         student=student,
         ruleset=Ruleset.objects.select_related("task").filter(task=task, number=options["ruleset"] or 0).first(),
         release=Release.objects.filter(task=task, version=options["release"] or 0).first(),
+        k=options["k"],
+        dataset=_dataset(task, options["dataset"]),
+        repeats=options["repeats"],
+        temperature=options["temperature"],
         sample_size=options["sample"],
         seed=options["seed"],
     )
+
+
+def _dataset(task: Task, number: int | None) -> Dataset | None:
+    if number is None:
+        return None
+    found = task.datasets.filter(number=number).first()
+    if found is None:
+        raise CommandError(f"There is no dataset {number}.")
+    return found
 
 
 def _run_here(run: EvaluationRun) -> EvaluationRun:
