@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Collate
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -111,7 +112,7 @@ class Instruction(models.Model):
         indexes = (
             models.Index(fields=["task", "status", "number"], name="instruction_queue"),
             # The queue's order begins with the topic, and a card looks for the next one that has something open.
-            models.Index(fields=["task", "topic", "status", "waiting"], name="instruction_topic"),
+            models.Index("task", Collate("topic", "C"), "status", "waiting", name="instruction_topic"),
         )
 
     def __str__(self) -> str:

@@ -129,6 +129,8 @@ class Cluster(models.Model):
     class Meta:
         ordering = ("number",)
         constraints = (models.UniqueConstraint(fields=["run", "number"], name="cluster_number"),)
+        # A card says among how many traces of the topic no contradiction was found.
+        indexes = (models.Index(fields=["run", "topic"], name="cluster_topic"),)
 
     def __str__(self) -> str:
         return f"{self.terms} / {self.label}"

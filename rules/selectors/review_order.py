@@ -7,14 +7,16 @@ same one, so that no rule is always read first or last; near-duplicates one afte
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import BigIntegerField, Count, F, Func, OuterRef, Q, QuerySet, Subquery, Value
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import BigIntegerField, Count, Exists, F, Func, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Cast, Coalesce, Collate
 
 from pld_app.models import User
 from rules.models import Decision, Instruction, Task
 from rules.selectors.review_filter import ReviewFilter, view_rows
 
-ORDER = ("topic", "spot", "family", "number")
+ORDER = ("subject", "spot", "family", "number")
+# A name of `_subjects`, which the stubs of Django cannot see through a call.
+_SUBJECT: Any = "subject"
 _BACKWARDS = tuple(f"-{name}" for name in ORDER)
 
 
@@ -35,7 +37,13 @@ def _keyed(rows: QuerySet[Instruction], user: User) -> QuerySet[Instruction]:
     seed = Value(user.pk, output_field=BigIntegerField())
     family = Cast("family", BigIntegerField())
     spot = Func(family, seed, function="hashint8extended", output_field=BigIntegerField())
-    return rows.annotate(family=Coalesce(F("near_duplicate__family"), F("number"))).annotate(spot=spot)
+    rows = _subjects(rows).annotate(family=Coalesce(F("near_duplicate__family"), F("number")))
+    return rows.annotate(spot=spot)
+
+
+def _subjects(rows: QuerySet[Instruction]) -> QuerySet[Instruction]:
+    """With the topic as bytes: comparing by the rules of a language costs ten times more and means nothing here."""
+    return rows.annotate(subject=Collate("topic", "C"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +65,11 @@ def place_of(instruction: Instruction, view: ReviewFilter, user: User) -> Place:
     """
     rows = view_rows(instruction.task, view, user)
     around = _around(instruction, rows, user)
-    counts = _keyed(rows, user).aggregate(
-        total=Count("pk"),
-        before=Count("pk", filter=_before(around)),
-        inside=Count("pk", filter=Q(pk=instruction.pk)),
-    )
+    # Counted by topic alone: only the card's own topic needs the order within.
+    earlier = Count("pk", filter=Q(subject__lt=instruction.topic))
+    counts = _subjects(rows).aggregate(total=Count("pk"), earlier=earlier)
     return Place(
-        position=counts["before"] + 1 if counts["inside"] else None,
+        position=counts["earlier"] + around["before_here"] + 1 if around["inside"] else None,
         total=counts["total"],
         previous=_first_of(around, "previous_here", "previous_before"),
         next=_first_of(around, "next_here", "next_after"),
@@ -75,7 +81,7 @@ def after(instruction: Instruction, rows: QuerySet[Instruction], user: User) -> 
     """The rows that follow a card, in parts to try in turn: the rest of its topic, later topics, all from the start."""
     me = _keyed(Instruction.objects.filter(pk=instruction.pk), user).values(*ORDER).get()
     keyed = in_order(rows.exclude(pk=instruction.pk), user)
-    here, later = keyed.filter(topic=instruction.topic), keyed.filter(topic__gt=instruction.topic)
+    here, later = keyed.filter(Q(subject=instruction.topic)), keyed.filter(Q(subject__gt=instruction.topic))
     return [here.filter(_behind(me)), later, keyed]
 
 
@@ -86,18 +92,22 @@ def _first_of(found: dict[str, Any], *names: str) -> int | None:
 
 def _around(instruction: Instruction, rows: QuerySet[Instruction], user: User) -> dict[str, Any]:
     """The card's own key and the numbers beside it, in one query of its row with a short subquery for each."""
+    within = rows
     rows = _keyed(rows.exclude(pk=instruction.pk), user)
     key = {name: OuterRef(name) for name in ORDER}
-    here = rows.filter(topic=instruction.topic)
-    later, earlier = rows.filter(topic__gt=instruction.topic), rows.filter(topic__lt=instruction.topic)
+    here = rows.filter(Q(subject=instruction.topic))
+    ahead = here.filter(_ahead(key))
+    later, earlier = rows.filter(Q(subject__gt=instruction.topic)), rows.filter(Q(subject__lt=instruction.topic))
     row = _keyed(Instruction.objects.filter(pk=instruction.pk), user).annotate(
         next_here=_number(here.filter(_behind(key)), ORDER),
-        next_after=_number(rows.filter(topic=_topic(later, "topic")), ORDER),
-        previous_here=_number(here.filter(_ahead(key)), _BACKWARDS),
-        previous_before=_number(rows.filter(topic=_topic(earlier, "-topic")), _BACKWARDS),
-        first=_number(rows.filter(topic=_topic(rows, "topic")), ORDER),
+        next_after=_number(rows.filter(Q(subject=_topic(later, "subject"))), ORDER),
+        previous_here=_number(ahead, _BACKWARDS),
+        previous_before=_number(rows.filter(Q(subject=_topic(earlier, "-subject"))), _BACKWARDS),
+        first=_number(rows.filter(Q(subject=_topic(rows, "subject"))), ORDER),
+        before_here=Coalesce(Subquery(ahead.order_by().values("task").annotate(n=Count("pk")).values("n")), 0),
+        inside=Exists(within.filter(pk=instruction.pk)),
     )
-    beside = ("next_here", "next_after", "previous_here", "previous_before", "first")
+    beside = ("next_here", "next_after", "previous_here", "previous_before", "first", "before_here", "inside")
     found: dict[str, Any] = row.values(*ORDER, *beside).get()
     return found
 
@@ -108,7 +118,7 @@ def _number(rows: QuerySet[Instruction], order: tuple[str, ...]) -> Subquery:
 
 def _topic(rows: QuerySet[Instruction], order: str) -> Subquery:
     """The next topic that has something in the view: an index finds it without sorting the rest."""
-    return Subquery(rows.order_by(order).values("topic")[:1])
+    return Subquery(rows.order_by(order).values(_SUBJECT)[:1])
 
 
 def _behind(key: dict[str, Any]) -> Q:
@@ -122,7 +132,3 @@ def _ahead(key: dict[str, Any]) -> Q:
     spot, family, number = key["spot"], key["family"], key["number"]
     same_family = Q(family__lt=family) | Q(family=family, number__lt=number)
     return Q(spot__lt=spot) | Q(spot=spot) & same_family
-
-
-def _before(key: dict[str, Any]) -> Q:
-    return Q(topic__lt=key["topic"]) | Q(topic=key["topic"]) & _ahead(key)
