@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rules', '0025_prompt_sizes'),
+        ('rules', '0026_conflict_judgement'),
     ]
 
     operations = [
