@@ -7,7 +7,7 @@ same one, so that no rule is always read first or last; near-duplicates one afte
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import BigIntegerField, Count, Exists, F, Func, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import BigIntegerField, Count, F, Func, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Cast, Coalesce, Collate
 
 from pld_app.models import User
@@ -15,9 +15,9 @@ from rules.models import Decision, Instruction, Task
 from rules.selectors.review_filter import ReviewFilter, view_rows
 
 ORDER = ("subject", "spot", "family", "number")
-# A name of `_subjects`, which the stubs of Django cannot see through a call.
+# Names of annotations, which the stubs of Django cannot see through a call.
 _SUBJECT: Any = "subject"
-_BACKWARDS = tuple(f"-{name}" for name in ORDER)
+_KEY: Any = ("spot", "family", "number")
 
 
 def review_rows(task: Task, view: ReviewFilter, user: User) -> QuerySet[Instruction]:
@@ -54,27 +54,40 @@ class Place:
     total: int
     previous: int | None
     next: int | None
-    first: int | None
 
 
 def place_of(instruction: Instruction, view: ReviewFilter, user: User) -> Place:
     """The card's neighbours in the view's order, by number. After a decision the card itself has often left the view;
     its neighbours are then those of the place it left.
 
-    Two queries, which read the index of one topic for the neighbours and count the view once.
+    Two queries, of the card's own topic and of the counts; one more for each neighbour in another topic.
     """
-    rows = view_rows(instruction.task, view, user)
-    around = _around(instruction, rows, user)
+    rows = _keyed(view_rows(instruction.task, view, user), user)
+    here = list(_keys(rows.filter(Q(subject=instruction.topic)).order_by(*ORDER)))
+    me = next((key for key in here if key[2] == instruction.number), None)
+    key = me or _keys(_keyed(Instruction.objects.filter(pk=instruction.pk), user)).get()
+    before, behind = [one for one in here if one < key], [one for one in here if one > key]
     # Counted by topic alone: only the card's own topic needs the order within.
     earlier = Count("pk", filter=Q(subject__lt=instruction.topic))
-    counts = _subjects(rows).aggregate(total=Count("pk"), earlier=earlier)
+    counts = _subjects(view_rows(instruction.task, view, user)).aggregate(total=Count("pk"), earlier=earlier)
     return Place(
-        position=counts["earlier"] + around["before_here"] + 1 if around["inside"] else None,
+        position=counts["earlier"] + len(before) + 1 if me else None,
         total=counts["total"],
-        previous=_first_of(around, "previous_here", "previous_before"),
-        next=_first_of(around, "next_here", "next_after"),
-        first=around["first"],
+        previous=before[-1][2] if before else _beyond(rows, Q(subject__lt=instruction.topic), "-"),
+        next=behind[0][2] if behind else _beyond(rows, Q(subject__gt=instruction.topic), ""),
     )
+
+
+def _keys(rows: QuerySet[Instruction]) -> QuerySet[Any, tuple[int, int, int]]:
+    """Place, family and number, which order the rows of one topic."""
+    return rows.values_list(*_KEY)
+
+
+def _beyond(rows: QuerySet[Instruction], topics: Q, direction: str) -> int | None:
+    """The number of the nearest row in another topic: its topic from the index, then the first or last within it."""
+    nearest = rows.filter(topics).order_by(f"{direction}subject").values(_SUBJECT)[:1]
+    found = rows.filter(Q(subject=Subquery(nearest))).order_by(*(f"{direction}{name}" for name in ORDER))
+    return found.values_list("number", flat=True).first()
 
 
 def after(instruction: Instruction, rows: QuerySet[Instruction], user: User) -> list[QuerySet[Instruction]]:
@@ -85,50 +98,8 @@ def after(instruction: Instruction, rows: QuerySet[Instruction], user: User) -> 
     return [here.filter(_behind(me)), later, keyed]
 
 
-def _first_of(found: dict[str, Any], *names: str) -> int | None:
-    numbers = (found[name] for name in names)
-    return next((number for number in numbers if isinstance(number, int)), None)
-
-
-def _around(instruction: Instruction, rows: QuerySet[Instruction], user: User) -> dict[str, Any]:
-    """The card's own key and the numbers beside it, in one query of its row with a short subquery for each."""
-    within = rows
-    rows = _keyed(rows.exclude(pk=instruction.pk), user)
-    key = {name: OuterRef(name) for name in ORDER}
-    here = rows.filter(Q(subject=instruction.topic))
-    ahead = here.filter(_ahead(key))
-    later, earlier = rows.filter(Q(subject__gt=instruction.topic)), rows.filter(Q(subject__lt=instruction.topic))
-    row = _keyed(Instruction.objects.filter(pk=instruction.pk), user).annotate(
-        next_here=_number(here.filter(_behind(key)), ORDER),
-        next_after=_number(rows.filter(Q(subject=_topic(later, "subject"))), ORDER),
-        previous_here=_number(ahead, _BACKWARDS),
-        previous_before=_number(rows.filter(Q(subject=_topic(earlier, "-subject"))), _BACKWARDS),
-        first=_number(rows.filter(Q(subject=_topic(rows, "subject"))), ORDER),
-        before_here=Coalesce(Subquery(ahead.order_by().values("task").annotate(n=Count("pk")).values("n")), 0),
-        inside=Exists(within.filter(pk=instruction.pk)),
-    )
-    beside = ("next_here", "next_after", "previous_here", "previous_before", "first", "before_here", "inside")
-    found: dict[str, Any] = row.values(*ORDER, *beside).get()
-    return found
-
-
-def _number(rows: QuerySet[Instruction], order: tuple[str, ...]) -> Subquery:
-    return Subquery(rows.order_by(*order).values("number")[:1])
-
-
-def _topic(rows: QuerySet[Instruction], order: str) -> Subquery:
-    """The next topic that has something in the view: an index finds it without sorting the rest."""
-    return Subquery(rows.order_by(order).values(_SUBJECT)[:1])
-
-
 def _behind(key: dict[str, Any]) -> Q:
     """Of the same topic, what comes after the key."""
     spot, family, number = key["spot"], key["family"], key["number"]
     same_family = Q(family__gt=family) | Q(family=family, number__gt=number)
     return Q(spot__gt=spot) | Q(spot=spot) & same_family
-
-
-def _ahead(key: dict[str, Any]) -> Q:
-    spot, family, number = key["spot"], key["family"], key["number"]
-    same_family = Q(family__lt=family) | Q(family=family, number__lt=number)
-    return Q(spot__lt=spot) | Q(spot=spot) & same_family

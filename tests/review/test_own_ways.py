@@ -169,4 +169,3 @@ class TestOrder:
                 assert place.position == (order.index(row.number) + 1 if row.number in order else None)
                 assert place.next == (behind[0] if behind else None)
                 assert place.previous == (ahead[-1] if ahead else None)
-                assert place.first == (others[0] if others else None)
