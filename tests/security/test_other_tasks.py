@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from pld_app.accounts import account_set_password
+from pld_app.accounts import account_set_password, account_set_role
 from pld_app.models import AuditEvent, Role, User
 from rules.models import Instruction, Publication, Task
 from rules.services import signing
@@ -118,10 +118,10 @@ def test_a_session_opens_no_prompt(task: Task, ana: User, sam: User, sue: User, 
     assert client_of(ana).get("/api/v1/tasks/nda/prompt").status_code == 401
 
 
-def test_a_role_taken_away_counts_at_the_next_request(task: Task, ana: User, client_of: ClientOf) -> None:
+def test_a_role_taken_away_counts_at_the_next_request(task: Task, ana: User, ada: User, client_of: ClientOf) -> None:
     one = make_instruction(task)
     browser = client_of(ana)
-    User.objects.filter(pk=ana.pk).update(role=Role.AUDITOR, domain="")
+    account_set_role(user_id=ana.pk, role=Role.AUDITOR, domain="", by=ada)
     response = browser.post(f"/tasks/nda/review/{one.number}/approve/", {"version": 1})
     assert response.headers["Location"].startswith("/sign-in/")  # the session ended with the role
     assert client_of(User.objects.get(pk=ana.pk)).post(response.request["PATH_INFO"]).status_code == 403
@@ -130,7 +130,7 @@ def test_a_role_taken_away_counts_at_the_next_request(task: Task, ana: User, cli
 
 
 def test_a_role_taken_away_while_the_password_is_checked_signs_nothing(
-    task: Task, ana: User, sam: User, monkeypatch: pytest.MonkeyPatch
+    task: Task, ana: User, sam: User, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ruleset = steps.frozen(task, ana)
     # The row changes after the password was found right and before the signature is written.
@@ -138,7 +138,7 @@ def test_a_role_taken_away_while_the_password_is_checked_signs_nothing(
 
     def then_demoted(**kwargs: Any) -> Any:
         at = confirmed(**kwargs)
-        User.objects.filter(pk=sam.pk).update(role=Role.AUDITOR)
+        account_set_role(user_id=sam.pk, role=Role.AUDITOR, domain="", by=ada)
         return at
 
     monkeypatch.setattr(signing, "reauthenticate", then_demoted)
