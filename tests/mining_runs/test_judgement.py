@@ -127,6 +127,14 @@ def test_a_hostile_reply_is_text_on_the_card_and_on_the_list(client: Client, ana
     assert {conflict.first.status, conflict.second.status} == {"proposed"}
 
 
+def test_a_pair_not_judged_does_not_name_the_model_as_the_author_of_its_reason(client: Client, ana: User) -> None:
+    run, _requests = judged(says(item="another"))
+    client.force_login(ana)
+    html = client.get(reverse("conflict-list", args=[run.task.slug])).content.decode()
+    assert "Not judged" in html
+    assert "Written by the model" not in html
+
+
 def test_a_paused_run_goes_on_and_pays_for_no_answer_twice(ada: User) -> None:
     task = conflicting_task()
     with stub_server(teacher(says())) as stub:
