@@ -6,6 +6,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from django.http import Http404
 
+from pld_app.transparency.health import SealState, seal_states
 from rules.changes import Changes, changes_between
 from rules.manifest import Manifest, manifest_read
 from rules.models import (
@@ -139,6 +140,21 @@ def stopped_rulesets(task: Task) -> QuerySet[Ruleset, int]:
     by_rule = RulesetItem.objects.filter(instruction__in=active.values("instruction")).values("ruleset")
     held = Q(pk__in=active.values("ruleset")) | Q(pk__in=by_rule)
     return Ruleset.objects.filter(held, task=task).values_list("pk", flat=True)
+
+
+@dataclass(frozen=True)
+class SealedPublication:
+    """A publication, and where its event stands in the sealed audit log; None while no checkpoint covers it."""
+
+    publication: Publication
+    seal: SealState | None
+
+
+def publications_sealed(release: Release) -> list[SealedPublication]:
+    """Where a release went, newest first, in two queries."""
+    found = list(release.publications.order_by("-pk"))
+    seals = seal_states([one.event_id for one in found])
+    return [SealedPublication(one, seals.get(one.event_id)) for one in found]
 
 
 def publications(task: Task) -> QuerySet[Publication]:

@@ -124,7 +124,7 @@ def release_detail(request: UserRequest, slug: str, version: int) -> HttpRespons
         "release": release,
         "manifest": selectors.release_manifest(release),
         "signatures": signatures_of(release.ruleset),
-        "publications": release.publications.order_by("-pk"),
+        "publications": selectors.publications_sealed(release),
         "prompt_bytes": len(release.prompt.encode()),
         "tokens": prompt_tokens(release.task.student, release.prompt),
         "can_export": request.user.role in EXPORTERS,

@@ -18,7 +18,9 @@ from pld_app.transparency.copies import FolderSink, PostSink, copies_send, sinks
 from pld_app.transparency.health import log_health, seal_states
 from pld_app.transparency.rounds import seal_round
 from pld_app.transparency.sealing import Blocked
+from rules.models import Task
 from tests.governance.sealing import Log, events_make
+from tests.publishing import steps
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -140,3 +142,16 @@ def test_the_seal_of_single_events(log: Log, ada: User) -> None:
     states = seal_states(ids)
     assert [(states[one].index, states[one].covered_by) for one in ids[:-1]] == [(0, 1), (1, 4), (2, 4), (3, 4)]
     assert ids[-1] not in states
+
+
+def test_a_release_says_whether_its_publications_are_sealed(
+    log: Log, task: Task, ana: User, sam: User, sue: User, client_of: Any
+) -> None:
+    """A publication does not wait for its seal; the page says until then that it has none."""
+    release = steps.in_production(task, ana, sam, sue)
+    path = f"/tasks/{task.slug}/releases/{release.version}/"
+    assert client_of(sam).get(path).content.decode().count("not yet sealed") == 2
+    size = log.seal().sealed.size
+    page = client_of(sam).get(path).content.decode()
+    assert "not yet sealed" not in page
+    assert page.count(f"sealed in the checkpoint of {size} events") == 2

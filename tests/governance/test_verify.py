@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from pld_app.models import AuditAlarm, AuditEvent, AuditKey, Checkpoint, SealedLeaf, User
+from pld_app.models import AuditAlarm, AuditEvent, AuditKey, Checkpoint, Role, SealedLeaf, User
 from pld_app.transparency.keys import key_create
 from pld_app.transparency.note import ParsedCheckpoint, checkpoint_parse
 from pld_app.transparency.sealing import Blocked
 from pld_app.transparency.verify import log_verify
 from pld_app.transparency.verify_block import Verdict
+from tests.factories import make_user
 from tests.governance.sealing import ORIGIN, Log, events_make
 
 CASES = 100
@@ -321,3 +322,21 @@ def test_the_command_says_it_in_words_in_json_and_by_its_exit_code(sealed: Log, 
         assert "VERDICT     ALTERED" in said
         assert f"Event {AuditEvent.objects.earliest('pk').pk} " in said
     assert Checkpoint.objects.count() == 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_processes_find_the_same(tmp_path: Path, settings: Any) -> None:
+    log, ada = Log(tmp_path, settings), make_user("ada", Role.ADMIN)
+    events_make(ada, 150)
+    log.seal()
+    report = log_verify(outside=outside(log), processes=2, block=64)
+    assert (report.verdict, report.sealed, report.checkpoints) == (Verdict.INTACT, 151, 1)
+    victim = SealedLeaf.objects.get(index=100).event_id
+    sql("ALTER TABLE pld_app_auditevent DISABLE TRIGGER pld_append_only")
+    try:
+        sql("UPDATE pld_app_auditevent SET action = 'x' WHERE id = %s", victim)
+        report = log_verify(processes=2, block=64)
+        assert (report.verdict, report.sealed) == (Verdict.ALTERED, 64)
+        assert report.first_bad == f"Event {victim} says something else than its body."
+    finally:
+        sql("ALTER TABLE pld_app_auditevent ENABLE ALWAYS TRIGGER pld_append_only")
