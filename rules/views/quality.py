@@ -18,7 +18,7 @@ from pld_app.spreadsheets import Echo, disarm
 from rules.agreement import FEW_FOR_KAPPA, TOO_FEW
 from rules.figures import line_figure
 from rules.forms.quality import LiftForm, ReviewPolicyForm, SeedForm, SeedsForm
-from rules.models import ReviewPause, ReviewPolicy, SeedKind, Task
+from rules.models import ReviewPause, ReviewPolicy, Seed, SeedKind, Task
 from rules.selectors import quality as selectors
 from rules.selectors.review_policy import policy_of
 from rules.selectors.seeds import seed_page
@@ -225,7 +225,8 @@ def seeds_make(request: UserRequest, slug: str) -> HttpResponse:
 @require_POST
 def seed_retire(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     task = get_object_or_404(Task, slug=slug)
-    seeds.seed_retire(task=task, seed_id=pk, admin=request.user)
+    seed = get_object_or_404(Seed, pk=pk, instruction__task=task)
+    seeds.seed_retire(task=task, seed_id=seed.pk, admin=request.user)
     messages.success(request, _("Retired. What was answered stays in the figures."))
     return redirect("review-seeds", slug=slug)
 
