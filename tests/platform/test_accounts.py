@@ -152,6 +152,7 @@ def endpoint_fields(**changes: str) -> dict[str, str]:
         "max_output_tokens": "1024",
         "price_in": "0",
         "price_out": "0",
+        "batch_price_percent": "100",
         "is_active": "on",
     }
     return values | changes

@@ -28,11 +28,11 @@ def test_the_list_takes_the_same_queries_with_one_row_and_with_25(
     make_call(teacher, run="nda mining 1")
     browser.get("/ledger/")
     # Session, person, count, rows, totals, by run, choices of the endpoint.
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         browser.get("/ledger/")
     for n in range(30):
         make_call(make_endpoint("http://127.0.0.1:9/v1", slug=f"e-{n}"), run=f"nda mining {n}")
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         page = browser.get("/ledger/")
     assert page.text.count('href="/ledger/') >= 25
 
