@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from pld_app.models import User
 from rules.models import Instruction, Task
+from rules.selectors.review_order import in_order
 
 type ClientOf = Callable[[User], Client]
 
@@ -58,15 +59,23 @@ def queries(browser: Client, decided: int) -> dict[str, int]:
     return found
 
 
+def inside(task: Task, user: User, topic: int) -> int:
+    """A rule in the middle of its topic as this reviewer has it: the first and last of one have a neighbour in another,
+    which is a query more at any size.
+    """
+    rows = in_order(Instruction.objects.filter(task=task, topic=f"topic {topic:04}"), user)
+    return rows[rows.count() // 2].number
+
+
 @pytest.mark.slow
 def test_the_same_queries_at_a_hundred_and_at_twenty_thousand(task: Task, ana: User, client_of: ClientOf) -> None:
     browser = client_of(ana)
     grow(task, 1, 100)
     # The first round leaves a decision to undo and a claim to let go, as every later one does.
-    queries(browser, 40)
-    few = queries(browser, 50)
+    queries(browser, inside(task, ana, 1))
+    few = queries(browser, inside(task, ana, 2))
     grow(task, 101, 20_000)
     assert Instruction.objects.filter(task=task).count() == 20_000
-    many = queries(browser, 10_000)
+    many = queries(browser, inside(task, ana, 333))
     assert many == few
     assert few["card"] <= 25
