@@ -14,16 +14,21 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from pld_app.model_edge.addresses import check_address
+from pld_app.model_edge.addresses import check_address, check_url
 from pld_app.model_edge.types import EndpointConfig
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _RESOLVED_FOR_S = 60.0
+_POST_DEADLINE_S = 20.0
 _SENT_HEADERS = frozenset({b"host", b"accept", b"content-type", b"content-length", b"transfer-encoding", b"user-agent"})
 
 
 class BodyTooLargeError(Exception):
     """The reply passed the cap and was dropped."""
+
+
+class UnreachableError(Exception):
+    """No whole answer came; its text names the kind of fault and the host, nothing that was sent or received."""
 
 
 class BodyEncodedError(Exception):
@@ -137,6 +142,28 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def guarded_post(endpoint: EndpointConfig, url: str, content: bytes, content_type: str) -> tuple[int, bytes]:
+    """One POST outside the SDK, under the rules of this endpoint: (status, body), within 20 s in all, never redirected.
+
+    Raises AddressRefusedError before anything is sent, UnreachableError when there was no whole answer.
+    """
+    check_url(url)
+    try:
+        return asyncio.run(_posted(endpoint, url, content, content_type))
+    except (httpx2.HTTPError, TimeoutError, BodyTooLargeError, BodyEncodedError) as error:
+        raise UnreachableError(f"{type(error).__name__} at {urlsplit(url).hostname}") from error
+
+
+async def _posted(endpoint: EndpointConfig, url: str, content: bytes, content_type: str) -> tuple[int, bytes]:
+    transport = GuardedTransport(endpoint)
+    async with (
+        httpx2.AsyncClient(transport=transport, follow_redirects=False, timeout=10, trust_env=False) as client,
+        asyncio.timeout(_POST_DEADLINE_S),
+    ):
+        answer = await client.post(url, content=content, headers={"Content-Type": content_type})
+        return answer.status_code, answer.content
 
 
 async def _lookup(host: str, port: int) -> list[str]:

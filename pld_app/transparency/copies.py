@@ -4,7 +4,6 @@ Runs in the sealer's process after a checkpoint is committed, outside transactio
 whoever receives it can check it with the public key alone; the token only tells the receiver whose post it is.
 """
 
-import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,21 +12,19 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import httpx2
 import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from pld_app.model_edge.addresses import AddressRefusedError, check_url
-from pld_app.model_edge.transport import BodyEncodedError, BodyTooLargeError, GuardedTransport
+from pld_app.model_edge.addresses import AddressRefusedError
+from pld_app.model_edge.transport import UnreachableError, guarded_post
 from pld_app.model_edge.types import EndpointConfig, Secret
 from pld_app.models import AuditSink, Checkpoint, CheckpointCopy
 from pld_app.transparency.note import NoteError, ParsedCheckpoint, checkpoint_parse
 
 log = structlog.get_logger(__name__)
-_POST_DEADLINE_S = 20.0
 _LONGEST_PAUSE_S = 600
 _FILES_A_ROUND = 1000
 
@@ -110,18 +107,6 @@ class PostSink:
     takes_every: bool = False
 
     def put(self, checkpoint: Checkpoint) -> str:
-        try:
-            check_url(self.url)
-            status = asyncio.run(self._post(checkpoint.note))
-        except AddressRefusedError as error:
-            raise CopyFailed(str(error)) from error
-        except (httpx2.HTTPError, TimeoutError, BodyTooLargeError, BodyEncodedError) as error:
-            raise CopyFailed(f"{type(error).__name__} at {urlsplit(self.url).hostname}") from error
-        if not 200 <= status < 300:
-            raise CopyFailed(f"{urlsplit(self.url).hostname} answered with status {status}")
-        return f"{urlsplit(self.url).hostname}, status {status}"
-
-    async def _post(self, note: str) -> int:
         host = urlsplit(self.url).hostname or ""
         endpoint = EndpointConfig(
             name="copies of the audit log",
@@ -131,13 +116,13 @@ class PostSink:
             concurrency=1,
             allow_private=host in settings.ENDPOINT_ALLOW_PRIVATE,
         )
-        transport = GuardedTransport(endpoint)
-        async with (
-            httpx2.AsyncClient(transport=transport, follow_redirects=False, timeout=10, trust_env=False) as client,
-            asyncio.timeout(_POST_DEADLINE_S),
-        ):
-            response = await client.post(self.url, content=note.encode(), headers={"Content-Type": "text/plain"})
-            return response.status_code
+        try:
+            status, _body = guarded_post(endpoint, self.url, checkpoint.note.encode(), "text/plain")
+        except (AddressRefusedError, UnreachableError) as error:
+            raise CopyFailed(str(error)) from error
+        if not 200 <= status < 300:
+            raise CopyFailed(f"{host} answered with status {status}")
+        return f"{host}, status {status}"
 
 
 def sinks_configured() -> list[Sink]:
