@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import authenticate
-from django.core.exceptions import ValidationError
 from django.db import connection, models, transaction
 from django.db.models import Exists, Subquery
 from django.db.models.functions import Now
@@ -20,11 +19,11 @@ from django.utils.translation import gettext_lazy
 from pld_app import passkeys, totp
 from pld_app.assertions import assertion_verify
 from pld_app.audit import Json, audit_record
-from pld_app.canonical import canonical_json, sha256_hex
+from pld_app.canonical import sha256_hex
+from pld_app.ceremonies import Act, ceremony_take
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import (
     AuditEvent,
-    Ceremony,
     Passkey,
     Reauthentication,
     Role,
@@ -39,8 +38,7 @@ from pld_app.notifications import notify
 
 FAILURES_ALLOWED = 5
 WINDOW = timedelta(minutes=15)
-# How long one proof can still be used, and how long one factor is enough after both were given.
-VALID = timedelta(minutes=5)
+# How long one factor is enough after both were given.
 SERIES = timedelta(minutes=15)
 REFUSED = "signature.refused"
 LOCKED = "signature.locked"
@@ -81,17 +79,6 @@ class Proof:
     @property
     def second(self) -> str:
         return "passkey" if self.passkey else "totp" if self.code else ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Act:
-    """What the proof is for."""
-
-    purpose: str
-    subject_type: str
-    subject_id: str
-    content_sha256: str
-    meaning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +245,7 @@ def passkey_accepts(user: User, *, site: passkeys.Site, answer: str, challenge: 
 
 
 def _passkey_accepts(actor: User, proof: Proof, act: Act, now: datetime) -> dict[str, Any] | None:
-    ceremony = _ceremony_take(actor, proof, act, now, kind="passkey", token=proof.ceremony)
+    ceremony = ceremony_take(actor, proof.session_sha256, act, now, kind="passkey", token=proof.ceremony)
     if ceremony is None or proof.site is None:
         return None
     challenge = bytes.fromhex(sha256_hex(ceremony.statement))
@@ -274,29 +261,8 @@ def _passkey_accepts(actor: User, proof: Proof, act: Act, now: datetime) -> dict
 
 
 def _sso_accepts(actor: User, proof: Proof, act: Act, now: datetime) -> bool:
-    ceremony = _ceremony_take(actor, proof, act, now, kind="oidc", token=proof.sso)
+    ceremony = ceremony_take(actor, proof.session_sha256, act, now, kind="oidc", token=proof.sso)
     return ceremony is not None and ceremony.answered_at is not None
-
-
-def _ceremony_take(actor: User, proof: Proof, act: Act, now: datetime, *, kind: str, token: str) -> Ceremony | None:
-    """The open question for exactly this act in this session, marked as used; None when there is none."""
-    try:
-        ceremony = Ceremony.objects.select_for_update().filter(token=token, kind=kind).first()
-    except (ValidationError, ValueError):
-        return None  # the token is no UUID
-    if ceremony is None or ceremony.used_at is not None or ceremony.at < now - VALID:
-        return None
-    asked = Act(
-        purpose=ceremony.purpose,
-        subject_type=ceremony.subject_type,
-        subject_id=ceremony.subject_id,
-        content_sha256=ceremony.content_sha256,
-        meaning=ceremony.meaning,
-    )
-    if asked != act or (ceremony.user_id, ceremony.session_sha256) != (actor.pk, proof.session_sha256):
-        return None
-    Ceremony.objects.filter(pk=ceremony.pk).update(used_at=Now())
-    return ceremony
 
 
 def _keep(
@@ -354,42 +320,6 @@ def reauthentication_use(reauthentication: Reauthentication) -> None:
         )
 
 
-# Questions that wait for an answer.
-
-
-def ceremony_open(
-    *, kind: str, actor: User, session_key: str, act: Act, number: int | None, secret: dict[str, Any] | None = None
-) -> Ceremony:
-    """Keep the question of one act for a passkey or a sign-in provider; `number` is what people call its object."""
-    ceremony = Ceremony(
-        kind=kind,
-        user=actor,
-        session_sha256=sha256_hex(session_key),
-        purpose=act.purpose,
-        subject_type=act.subject_type,
-        subject_id=act.subject_id,
-        content_sha256=act.content_sha256,
-        meaning=act.meaning,
-        secret=secret or {},
-    )
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
-        at: str = cursor.fetchone()[0]
-    statement = {
-        "schema": "pld-ceremony/v1",
-        "purpose": act.purpose,
-        "subject": {"type": act.subject_type, "id": act.subject_id, "number": number},
-        "content_sha256": act.content_sha256,
-        "meaning": act.meaning,
-        "signer": {"id": actor.pk, "username": actor.username, "name": str(actor)},
-        "nonce": str(ceremony.token),
-        "at": at,
-    }
-    ceremony.statement = canonical_json(statement).decode()
-    ceremony.save()
-    return ceremony
-
-
 # Failures and the lock.
 
 
@@ -430,13 +360,3 @@ def _refused_words(proof: Proof) -> str:
     if proof.code:
         return _("The code is not right, or was used already. Wait for the next one. Nothing was changed.")
     return _("This did not prove that it is you, or was for something else. Repeat it. Nothing was changed.")
-
-
-def passkey_question(*, ceremony: Ceremony, site: passkeys.Site, user: User) -> dict[str, Any]:
-    """The JSON that the page's script hands to the browser."""
-    options = passkeys.authentication_options(
-        site=site,
-        challenge=bytes.fromhex(sha256_hex(ceremony.statement)),
-        passkeys=list(Passkey.objects.filter(user=user, removed_at__isnull=True)),
-    )
-    return {"ceremony": str(ceremony.token), "options": options}

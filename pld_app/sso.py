@@ -13,10 +13,10 @@ from django.utils.translation import gettext as _
 from pld_app import oidc
 from pld_app.assertions import b64
 from pld_app.audit import audit_record
+from pld_app.ceremonies import VALID, Act, ceremony_open
 from pld_app.errors import NotAllowed
 from pld_app.models import Ceremony, SsoIdentity, User
 from pld_app.notifications import notify
-from pld_app.reauthentication import VALID, Act, ceremony_open
 
 BOUND = "sso.bound"
 # How far the clocks of provider and database may differ.

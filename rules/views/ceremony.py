@@ -8,10 +8,10 @@ from django.views.decorators.http import require_POST
 
 from pld_app import oidc
 from pld_app.access import UserRequest, roles_required
+from pld_app.ceremonies import Act, ceremony_open, passkey_question
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
 from pld_app.passkeys import site_of
-from pld_app.reauthentication import Act, ceremony_open, passkey_question
 from pld_app.sso import step_up_open
 from pld_app.views.sso import away, redirect_uri, safe_goal
 from rules.selectors.ceremony import ceremony_subject

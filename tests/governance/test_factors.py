@@ -17,6 +17,7 @@ from pytest_django import Settings
 
 from pld_app.accounts import account_set_password
 from pld_app.canonical import sha256_hex
+from pld_app.ceremonies import Act, ceremony_open
 from pld_app.errors import InvalidInput
 from pld_app.factors import has_second_factor, recovery_codes_renew, totp_begin
 from pld_app.models import (
@@ -30,7 +31,7 @@ from pld_app.models import (
     TotpDevice,
     User,
 )
-from pld_app.reauthentication import Act, ProofRefused, ceremony_open, reauthenticate, totp_accepts
+from pld_app.reauthentication import ProofRefused, reauthenticate, totp_accepts
 from pld_app.sign_in import PENDING
 from pld_app.totp import secret_new, secret_of, step_of
 from rules.models import Task

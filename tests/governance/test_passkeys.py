@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from pld_app.assertions import EvidenceInvalid, assertion_verify, unb64
 from pld_app.canonical import sha256_hex
+from pld_app.ceremonies import Act, ceremony_open
 from pld_app.models import AuditEvent, Ceremony, Passkey, Reauthentication, User
 from pld_app.passkeys import Site, authentication_options, evidence_of
-from pld_app.reauthentication import Act, ceremony_open
 from pld_app.views.security import UNLOCKED
 from rules.models import Meaning, Ruleset, Signature, Task
 from rules.selectors.signatures import signatures_of
