@@ -133,7 +133,10 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class Facts:
+    """What the figures of a task are made of, loaded once for all of them (`facts_of`)."""
+
+    task: Task
     judgements: list[JudgementContext]
     overturns: list[tuple[int, bool]]
     answers: list[SeedAnswer]
@@ -158,7 +161,7 @@ class Pair:
         return self.first.verdict, self.second.verdict
 
 
-def pairs_of(task: Task) -> list[Pair]:
+def _pairs(task: Task) -> list[Pair]:
     """The first complete blind pair of each instruction; where an author's endorsement is one of two, none is blind."""
     doubles = DoubleReview.objects.filter(
         instruction__task=task, instruction__is_seeded=False, reader__isnull=True, bases__overlap=sorted(_BLIND)
@@ -174,21 +177,22 @@ def pairs_of(task: Task) -> list[Pair]:
     return sorted(found.values(), key=lambda pair: pair.instruction.number)
 
 
-def disagreements_of(task: Task) -> list[Pair]:
-    return [pair for pair in pairs_of(task) if not pair.agrees]
+def disagreements_of(facts: Facts) -> list[Pair]:
+    return [pair for pair in facts.doubles if not pair.agrees]
 
 
-def _facts(task: Task) -> _Facts:
+def facts_of(task: Task) -> Facts:
     judgements = list(
         JudgementContext.objects.filter(instruction__task=task, instruction__is_seeded=False)
         .select_related("instruction", "actor")
         .order_by("event")
     )
     answers = list(SeedAnswer.objects.filter(seed__instruction__task=task).select_related("seed"))
-    return _Facts(judgements, _overturns(task), answers, pairs_of(task))
+    pairs = _pairs(task)
+    return Facts(task, judgements, _overturns(task, pairs), answers, pairs)
 
 
-def _overturns(task: Task) -> list[tuple[int, bool]]:
+def _overturns(task: Task, pairs: Iterable[Pair]) -> list[tuple[int, bool]]:
     """(who, whether it was overturned) of each first judgement that decided or was looked at again.
 
     A decision is overturned when it is reopened by somebody else; a blind first opinion when the outcome is the other.
@@ -207,14 +211,14 @@ def _overturns(task: Task) -> list[tuple[int, bool]]:
         elif one.kind != DecisionKind.REOPEN:
             found.append((one.actor_id, False))
         previous = one
-    for pair in pairs_of(task):
+    for pair in pairs:
         settled = pair.third or pair.second
         if pair.agrees or pair.third is not None:
             found.append((pair.first.actor_id, settled.verdict != pair.first.verdict))
     return found
 
 
-def _quality(name: str, facts: _Facts, people: set[int] | None, **more: object) -> Quality:
+def _quality(name: str, facts: Facts, people: set[int] | None, **more: object) -> Quality:
     def theirs(user_id: int) -> bool:
         return people is None or user_id in people
 
@@ -244,35 +248,33 @@ def _quality(name: str, facts: _Facts, people: set[int] | None, **more: object) 
     )
 
 
-def quality_of_task(task: Task) -> Quality:
+def quality_of_task(facts: Facts) -> Quality:
     """Over everybody."""
-    return _quality("", _facts(task), None)
+    return _quality("", facts, None)
 
 
-def quality_of_person(task: Task, user: User) -> Quality:
-    return _people(task, _facts(task), [user])[0]
+def quality_of_person(facts: Facts, user: User) -> Quality:
+    return _people(facts, [user])[0]
 
 
-def quality_by_person(task: Task) -> list[Quality]:
+def quality_by_person(facts: Facts) -> list[Quality]:
     """Every reviewer who has judged something in the task or is an active reviewer, by name."""
-    facts = _facts(task)
     known = {one.actor_id for one in facts.judgements} | {one.user_id for one in facts.answers}
     reviewers = User.objects.filter(Q(pk__in=known) | Q(role=Role.REVIEWER, is_active=True))
-    return _people(task, facts, reviewers.order_by("display_name", "pk"))
+    return _people(facts, reviewers.order_by("display_name", "pk"))
 
 
-def quality_by_domain(task: Task) -> list[Quality]:
+def quality_by_domain(facts: Facts) -> list[Quality]:
     """By the domain reviewers work in now."""
-    facts = _facts(task)
     members: dict[str, set[int]] = defaultdict(set)
     for pk, domain in User.objects.filter(role=Role.REVIEWER).values_list("pk", "domain"):
         members[domain].add(pk)
     return [_quality(str(Domain(domain).label), facts, members[domain]) for domain in Domain.values]
 
 
-def _people(task: Task, facts: _Facts, users: Iterable[User] | QuerySet[User]) -> list[Quality]:
-    pauses = {one.user_id: one for one in ReviewPause.objects.filter(task=task, lifted_at__isnull=True)}
-    alarms = Counter(SeedAlarm.objects.filter(task=task).values_list("user", flat=True))
+def _people(facts: Facts, users: Iterable[User] | QuerySet[User]) -> list[Quality]:
+    pauses = {one.user_id: one for one in ReviewPause.objects.filter(task=facts.task, lifted_at__isnull=True)}
+    alarms = Counter(SeedAlarm.objects.filter(task=facts.task).values_list("user", flat=True))
     read = set(BiasNotice.objects.filter(quarter=quarter_of(timezone.now())).values_list("user", flat=True))
     return [
         _quality(

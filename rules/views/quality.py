@@ -86,17 +86,19 @@ def review_quality(request: UserRequest, slug: str) -> HttpResponse:
         "lift_form": LiftForm(),
     }
     if user.role in _WATCHERS:
-        context["people"] = selectors.quality_by_person(task)
-        context["domains"] = selectors.quality_by_domain(task)
-        context["overall"] = selectors.quality_of_task(task)
+        facts = selectors.facts_of(task)
+        context["people"] = selectors.quality_by_person(facts)
+        context["domains"] = selectors.quality_by_domain(facts)
+        context["overall"] = selectors.quality_of_task(facts)
         context["pauses"] = list(
             ReviewPause.objects.filter(task=task, lifted_at__isnull=True).select_related("user").order_by("pk")
         )
-        context["disagreements"] = selectors.disagreements_of(task)
+        context["disagreements"] = selectors.disagreements_of(facts)
     elif user.role == Role.REVIEWER:
-        context["overall"] = selectors.quality_of_person(task, user)
+        facts = selectors.facts_of(task)
+        context["overall"] = selectors.quality_of_person(facts, user)
         context["disagreements"] = [
-            pair for pair in selectors.disagreements_of(task) if user.pk in {pair.first.actor_id, pair.second.actor_id}
+            pair for pair in selectors.disagreements_of(facts) if user.pk in {pair.first.actor_id, pair.second.actor_id}
         ]
     return render(request, "rules/review_quality.html", context)
 
@@ -143,11 +145,12 @@ def review_quality_export(request: UserRequest, slug: str) -> HttpResponse:
     task = get_object_or_404(Task, slug=slug)
     rows: list[tuple[str, selectors.Quality]] = []
     if request.user.role in _WATCHERS:
-        rows = [("all", selectors.quality_of_task(task))]
-        rows += [("domain", one) for one in selectors.quality_by_domain(task)]
-        rows += [("person", one) for one in selectors.quality_by_person(task)]
+        facts = selectors.facts_of(task)
+        rows = [("all", selectors.quality_of_task(facts))]
+        rows += [("domain", one) for one in selectors.quality_by_domain(facts)]
+        rows += [("person", one) for one in selectors.quality_by_person(facts)]
     elif request.user.role == Role.REVIEWER:
-        rows = [("person", selectors.quality_of_person(task, request.user))]
+        rows = [("person", selectors.quality_of_person(selectors.facts_of(task), request.user))]
     response = HttpResponse("".join(_csv(rows)), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="review-quality-{task.slug}.csv"'
     return response

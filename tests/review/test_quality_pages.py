@@ -98,13 +98,13 @@ class TestFigures:
         reopen(rows[0], ben, note="Wrong.")
         reopen(rows[1], ana, note="Mine.")
         reject(rows[6], ben, reason="unclear")
-        found = quality.quality_of_person(task, ana)
+        found = quality.quality_of_person(quality.facts_of(task), ana)
         assert (found.judgements, found.approved) == (6, 6)
         assert found.pace.median == pytest.approx(35, abs=2)
         assert found.pace.p90 == pytest.approx(55, abs=2)
         assert found.overturned.value == pytest.approx(1 / 6)
         assert found.overturned.n == 6
-        assert quality.quality_of_person(task, ben).pace.median is None
+        assert quality.quality_of_person(quality.facts_of(task), ben).pace.median is None
         assert {part.key: part.count for part in quality.progress_of(task)} == {
             "approved": 4,
             "rejected": 1,
@@ -128,16 +128,16 @@ class TestFigures:
         reopen(rows[0], cem, note="Again.")
         approve(rows[0], cem)
         reject(rows[0], ben, reason="unclear")
-        found = quality.quality_of_task(task)
+        found = quality.quality_of_task(quality.facts_of(task))
         assert found.agreement.n == 11
         assert found.agreement.raw.value == pytest.approx(10 / 11)
-        assert [pair.instruction.number for pair in quality.disagreements_of(task)] == [11]
-        mine = quality.quality_of_person(task, ben)
+        assert [pair.instruction.number for pair in quality.disagreements_of(quality.facts_of(task))] == [11]
+        mine = quality.quality_of_person(quality.facts_of(task), ben)
         assert mine.overturned.n == 10
         assert mine.overturned.value == pytest.approx(1 / 10)
-        theirs = quality.quality_of_person(task, ana).overturned
+        theirs = quality.quality_of_person(quality.facts_of(task), ana).overturned
         assert (theirs.value, theirs.n) == (0.0, 11)
-        assert [one.agreement.n for one in quality.quality_by_domain(task)] == [11, 11]
+        assert [one.agreement.n for one in quality.quality_by_domain(quality.facts_of(task))] == [11, 11]
 
     def test_check_items_count_in_their_own_figure_alone(self, task: Task, ana: User, ada: User) -> None:
         for number in range(4):
@@ -146,7 +146,7 @@ class TestFigures:
             (approve if number == 0 else reject)(
                 made.instruction, ana, **({} if number == 0 else {"reason": "unclear"})
             )
-        found = quality.quality_of_person(task, ana)
+        found = quality.quality_of_person(quality.facts_of(task), ana)
         assert (found.judgements, found.seeds_caught.n, found.seeds_caught.value) == (0, 4, 0.75)
         assert found.seeds_caught.low == pytest.approx(0.1941, abs=1e-3)
         assert sum(part.count for part in quality.progress_of(task)) == 4
