@@ -1,4 +1,4 @@
-"""Creating and deactivating accounts."""
+"""Creating and deactivating accounts, and asking which role one has."""
 
 from django.db import transaction
 from django.http import Http404
@@ -8,6 +8,12 @@ from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import Role, User
 from pld_app.notifications import notify
+
+
+def require_role(person: User, *roles: Role) -> None:
+    """Raises NotAllowed unless this is an active account in one of these roles."""
+    if not person.is_active or person.role not in roles:
+        raise NotAllowed
 
 
 @transaction.atomic
@@ -62,8 +68,7 @@ def account_set_role(*, user_id: int, role: str, domain: str, by: User) -> User:
     user, before = locked[user_id], locked[user_id].get_role_display()
     if user.pk == by.pk:
         raise InvalidInput(_("You cannot change your own role; ask another administrator."))
-    if not locked[by.pk].is_active or locked[by.pk].role != Role.ADMIN:
-        raise NotAllowed
+    require_role(locked[by.pk], Role.ADMIN)
     if (user.role, user.domain) == (role, domain):
         raise WrongState(_("This account has this role already."))
     data: dict[str, Json] = {"before": user.role, "after": role, "domain_before": user.domain, "domain_after": domain}

@@ -12,8 +12,9 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
 from pld_app import passkeys, totp
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
-from pld_app.errors import InvalidInput, NotAllowed, WrongState
+from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Passkey, RecoveryCode, Role, SecurityPolicy, SsoIdentity, TotpDevice, User, UserSession
 from pld_app.notifications import notify
 from pld_app.reauthentication import passkey_accepts, totp_accepts
@@ -206,8 +207,7 @@ def factors_reset(*, user_id: int, by: User) -> User:
     user = locked[user_id]
     if user.pk == by.pk:
         raise InvalidInput(_("Another administrator resets your factors; you remove them on your security page."))
-    if not locked[by.pk].is_active or locked[by.pk].role != Role.ADMIN:
-        raise NotAllowed
+    require_role(locked[by.pk], Role.ADMIN)
     counts = {
         "totp": TotpDevice.objects.filter(user=user, removed_at__isnull=True).update(removed_at=Now()),
         "passkeys": Passkey.objects.filter(user=user, removed_at__isnull=True).update(removed_at=Now()),

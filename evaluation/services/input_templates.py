@@ -6,9 +6,10 @@ from django.utils.translation import gettext as _
 
 from evaluation.answers import template_problem
 from evaluation.models import InputTemplate
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.errors import InvalidInput, NotAllowed
+from pld_app.errors import InvalidInput
 from pld_app.models import Role, User
 from rules.hidden_text import hidden_in
 from rules.models import Task
@@ -18,8 +19,8 @@ MAX_TEMPLATE_CHARS = 8_000
 
 def require_admin(user: User | None) -> None:
     """`user` None is the command line. Raises NotAllowed for anyone else but an active administrator."""
-    if user is not None and (user.role != Role.ADMIN or not user.is_active):
-        raise NotAllowed
+    if user is not None:
+        require_role(user, Role.ADMIN)
 
 
 def input_template_of(task: Task) -> InputTemplate:

@@ -1,7 +1,7 @@
 """How a decision was made: the look at the card before it, its time, and the pause after five hasty ones."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from statistics import median
 
 from django.db import transaction
@@ -12,8 +12,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
-from pld_app.errors import InvalidInput, NotAllowed, WrongState
+from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import AuditEvent, Role, User
 from pld_app.notifications import kind_register, notify
 from rules.models import (
@@ -108,17 +109,14 @@ class Pace:
         return self.seconds is not None and self.fast_under is not None and self.seconds < self.fast_under
 
 
-def pace_of(
-    *, instruction: Instruction, revision: Revision, user: User, policy: ReviewPolicy, at: datetime | None = None
-) -> Pace:
+def pace_of(*, look: CardLook | None, revision: Revision, user: User, policy: ReviewPolicy) -> Pace:
     """Time since the card was opened, and the least that would not be asked about again.
 
     That is `fast_percent` of the person's own median seconds a word (of their last 100 decisions with a time, at least
     10), times the words of this text; and for 25 words or more never under `min_seconds`. Not opened counts as 0 s.
     """
     words = len(revision.text.split())
-    look = look_of(instruction, user)
-    seconds = ((at or timezone.now()) - look.opened_at).total_seconds() if look else None
+    seconds = (timezone.now() - look.opened_at).total_seconds() if look else None
     least = float(policy.min_seconds) if words >= SHORT_TEXT_WORDS else 0.0
     if policy.fast_percent:
         own = JudgementContext.objects.filter(actor=user, seconds__isnull=False, seconds__lte=AWAY_SECONDS, words__gt=0)
@@ -143,7 +141,7 @@ def judgement_keep(*, event: AuditEvent, instruction: Instruction, revision: Rev
     """Write what stood behind a judgement, in its transaction; five hasty ones in a row pause the person's queue."""
     look = look_of(instruction, user)
     policy = policy_of(instruction.task)
-    pace = pace_of(instruction=instruction, revision=revision, user=user, policy=policy)
+    pace = pace_of(look=look, revision=revision, user=user, policy=policy)
     JudgementContext.objects.create(
         event=event,
         instruction=instruction,
@@ -213,8 +211,7 @@ def pause_open(*, task: Task, user: User, reason: PauseReason) -> ReviewPause:
 @transaction.atomic
 def pause_lift(*, pause_id: int, admin: User, note: str) -> ReviewPause:
     """Let a reviewer go on, with a note on what was said. Raises for anybody but an administrator."""
-    if not admin.is_active or admin.role != Role.ADMIN:
-        raise NotAllowed
+    require_role(admin, Role.ADMIN)
     note = note.strip()
     if not note:
         raise InvalidInput(_("Say what you found out and agreed."))

@@ -4,9 +4,9 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.errors import NotAllowed
 from pld_app.models import Role, User
 from rules.exceptions import InvalidTransition
 from rules.models import RunMatch
@@ -15,8 +15,7 @@ from rules.models import RunMatch
 @transaction.atomic
 def change_dismiss(*, match_id: int, reviewer: User) -> RunMatch:
     """Put a proposed text aside for good: later runs that say the same do not propose it again."""
-    if not reviewer.is_active or reviewer.role != Role.REVIEWER:
-        raise NotAllowed
+    require_role(reviewer, Role.REVIEWER)
     # Lock first: two reviewers may dismiss at the same moment, and one event is enough.
     rows = RunMatch.objects.select_for_update(of=("self",)).select_related("instruction__task", "run")
     match = rows.get(pk=match_id)

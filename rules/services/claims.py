@@ -8,8 +8,9 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
-from pld_app.errors import NotAllowed, WrongState
+from pld_app.errors import WrongState
 from pld_app.models import Role, User
 from rules.exceptions import InvalidTransition
 from rules.models import Claim, Draft, Instruction, Presence, Task
@@ -34,7 +35,7 @@ def claim_next(*, task: Task, view: ReviewFilter, reviewer: User, behind: Instru
     different ones, and none waits for another. Every other claim of the reviewer in the task is let go, except
     where unsent text lies. Leaves no audit event: who worked on what is told by the decisions.
     """
-    _demand_reviewer(reviewer)
+    require_role(reviewer, Role.REVIEWER)
     rows = free_for(reviewer, view_rows(task, view, reviewer, open_only=True))
     parts = [in_order(rows, reviewer)] if behind is None else after(behind, rows, reviewer)
     for part in parts:
@@ -57,7 +58,7 @@ def running_claim_of_another(instruction: Instruction, reviewer: User) -> Claim 
 
 def claim_keep(*, instruction_id: int, reviewer: User) -> bool:
     """Take a free open instruction or renew one's own lease on it; whether it is now one's own."""
-    _demand_reviewer(reviewer)
+    require_role(reviewer, Role.REVIEWER)
     with transaction.atomic():
         row = Instruction.objects.select_for_update(of=("self",)).get(pk=instruction_id)
         if not row.is_open or running_claim_of_another(row, reviewer):
@@ -68,7 +69,7 @@ def claim_keep(*, instruction_id: int, reviewer: User) -> bool:
 
 def claim_take_over(*, instruction_id: int, reviewer: User) -> Instruction:
     """Take an open instruction from the colleague who holds it. They keep what they typed; the log says who did it."""
-    _demand_reviewer(reviewer)
+    require_role(reviewer, Role.REVIEWER)
     with database_refusals(), transaction.atomic():
         rows = Instruction.objects.select_for_update(of=("self",)).select_related("task", "current_revision")
         row = rows.get(pk=instruction_id)
@@ -94,15 +95,10 @@ def claim_release(*, instruction_id: int, reviewer: User) -> None:
 
 def presence_ping(*, instruction_id: int, reviewer: User) -> None:
     """Say that this reviewer has the card open; worth nothing after half a minute."""
-    _demand_reviewer(reviewer)
+    require_role(reviewer, Role.REVIEWER)
     Presence.objects.update_or_create(
         user=reviewer, defaults={"instruction_id": instruction_id, "seen_at": timezone.now()}
     )
-
-
-def _demand_reviewer(person: User) -> None:
-    if not person.is_active or person.role != Role.REVIEWER:
-        raise NotAllowed
 
 
 def _take(row: Instruction, reviewer: User, *, event_id: int | None = None) -> None:

@@ -4,7 +4,8 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pld_app.errors import InvalidInput, NotAllowed
+from pld_app.accounts import require_role
+from pld_app.errors import InvalidInput
 from pld_app.models import Role, User
 from rules.models import Draft, Instruction
 from rules.services.review_input import plain_newlines
@@ -19,8 +20,7 @@ def draft_keep(*, instruction_id: int, reviewer: User, text: str, note: str = ""
     `base` is the revision it was begun on. A draft is no record: it leaves no event and goes when it is saved. It is
     kept as it was typed, also by somebody who has lost the claim, and on an instruction that others have decided.
     """
-    if not reviewer.is_active or reviewer.role != Role.REVIEWER:
-        raise NotAllowed
+    require_role(reviewer, Role.REVIEWER)
     text, note = plain_newlines(text).replace("\x00", ""), plain_newlines(note).replace("\x00", "")
     if len(text) + len(note) > DRAFT_MAX_CHARS:
         raise InvalidInput(_("This is too long to keep: at most %(n)s characters.") % {"n": f"{DRAFT_MAX_CHARS:,}"})

@@ -6,6 +6,7 @@ from typing import Any
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import Reauthentication, Role, User
@@ -14,7 +15,6 @@ from rules.exceptions import InvalidTransition, Stale
 from rules.models import PolicyDecision, PolicyVerdict, SignOffPolicy, Task
 from rules.selectors import policy as selectors
 from rules.services.refusals import database_refusals
-from rules.services.rulesets import require_role
 
 POINTS = (
     "signers_required",
@@ -100,8 +100,7 @@ def policy_decide(*, policy_id: int, actor: User, verdict: str, proof: Proof) ->
     if verdict not in PolicyVerdict.values:
         raise InvalidInput(_("Confirm or refuse the proposal."))
     policy = SignOffPolicy.objects.select_related("task").get(pk=policy_id)
-    if not actor.is_active or actor.role not in {Role.ADMIN, Role.SIGNATORY}:
-        raise NotAllowed
+    require_role(actor, Role.ADMIN, Role.SIGNATORY)
     if verdict == PolicyVerdict.CONFIRMED and policy.proposed_by_id == actor.pk:
         raise NotAllowed(_("You proposed this: a second administrator or a signatory confirms it."))
     if PolicyDecision.objects.filter(policy=policy).exists():

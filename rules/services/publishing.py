@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Reauthentication, Role, User
@@ -14,7 +15,7 @@ from rules.models import ChannelName, Publication, PublicationKind, Release, Rul
 from rules.selectors import publishing as selectors
 from rules.services.announcing import announced
 from rules.services.refusals import database_refusals
-from rules.services.rulesets import require_role, ruleset_lock
+from rules.services.rulesets import ruleset_lock
 from rules.services.withdrawing import ruleset_withdraw as ruleset_withdraw  # noqa: PLC0414  # beside what it undoes
 
 

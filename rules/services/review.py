@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed
@@ -91,10 +92,8 @@ class _Review:
         if weighed.event is not None:
             self.keep(kind, weighed.event)
         if weighed.weight is Weight.WAITS:
-            self.release()
-        if weighed.weight is Weight.WAITS:
             # The row stays as it is, but not in this person's hands: another decides next.
-            Claim.objects.filter(instruction=self.instruction).delete()
+            self.release()
         if weighed.weight is Weight.DISPUTES:
             self.dispute()
         if weighed.weight is Weight.DECIDES:
@@ -231,9 +230,10 @@ def instruction_edit(
         review.demand_open()
         if text == plain_newlines(review.revision.text):
             raise InvalidInput(_("The text is unchanged. Edit it, or approve it as it is."))
-        risks = risky_changes(plain_newlines(review.revision.text), text, review.instruction.task.labels)
-        if seen is not None and risks_digest(risks) not in {"", seen}:
-            raise UnreadWarnings
+        if seen is not None:
+            risks = risky_changes(plain_newlines(review.revision.text), text, review.instruction.task.labels)
+            if risks_digest(risks) not in {"", seen}:
+                raise UnreadWarnings
         event, revision = review.rewrite(text, said)
         # Here the decision comes last: it names the new text, which must be the current one by then.
         review.save(InstructionStatus.IN_REVIEW, Waiting.SECOND_REVIEWER)
@@ -341,8 +341,7 @@ def _locked(instruction_id: int, reviewer: User, version: int) -> Iterator[_Revi
 
     A database guard that refuses is a refusal in words here; anything else that breaks stays an error.
     """
-    if not reviewer.is_active or reviewer.role != Role.REVIEWER:
-        raise NotAllowed
+    require_role(reviewer, Role.REVIEWER)
     with database_refusals(), transaction.atomic():
         # Lock first: two reviewers may decide at the same moment, and the second must be refused.
         rows = Instruction.objects.select_for_update(of=("self",)).select_related("task", "current_revision")

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
-from pld_app.errors import InvalidInput, NotAllowed
+from pld_app.errors import InvalidInput
 from pld_app.models import Role, User
 from rules.models import ReviewPolicy, Task
 from rules.selectors.review_policy import policy_of
@@ -36,8 +37,7 @@ def policy_preset(*, task: Task) -> ReviewPolicy:
 
 def policy_change(*, task: Task, admin: User, version: int, values: Mapping[str, int | bool]) -> ReviewPolicy:
     """Put a new version in force; `version` is the one the form was opened on. Unchanged values are refused."""
-    if not admin.is_active or admin.role != Role.ADMIN:
-        raise NotAllowed
+    require_role(admin, Role.ADMIN)
     with database_refusals(), transaction.atomic():
         # Lock first: of two changes at once, the second is refused by the version it was made from.
         Task.objects.select_for_update().get(pk=task.pk)

@@ -8,8 +8,9 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
-from pld_app.errors import InvalidInput, NotAllowed
+from pld_app.errors import InvalidInput
 from pld_app.models import Role, User
 from rules.exceptions import Stale
 from rules.hidden_text import hidden_in
@@ -20,12 +21,6 @@ from rules.services.refusals import database_refusals
 from rules.transitions import ruleset_move
 
 type Start = Literal["approved", "previous"]
-
-
-def require_role(person: User, role: Role) -> None:
-    """Raises NotAllowed unless this is an active account in this role."""
-    if not person.is_active or person.role != role:
-        raise NotAllowed
 
 
 def ruleset_lock(ruleset_id: int) -> Ruleset:

@@ -6,6 +6,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, Refusal
 from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
@@ -29,7 +30,6 @@ from rules.selectors import publishing as selectors
 from rules.selectors.rulesets import ruleset_manifest, signature_state
 from rules.services.announcing import announced, served_now, tell
 from rules.services.refusals import database_refusals
-from rules.services.rulesets import require_role
 from rules.services.stopping import server_time
 
 JOB_KIND = "schedule.publish"

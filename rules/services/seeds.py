@@ -11,9 +11,10 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.errors import InvalidInput, NotAllowed, WrongState
+from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import AuditEvent, Role, User
 from pld_app.notifications import kind_register, notify
 from rules import perturbations
@@ -102,8 +103,7 @@ def seeds_make(*, task: Task, admin: User, count: int) -> list[Seed]:
 
 
 def _make(task: Task, admin: User, chosen: list[tuple[Instruction, SeedKind]]) -> list[Seed]:
-    if not admin.is_active or admin.role != Role.ADMIN:
-        raise NotAllowed
+    require_role(admin, Role.ADMIN)
     with database_refusals(), transaction.atomic():
         # One at a time per task: the numbers are handed out here.
         Task.objects.select_for_update().get(pk=task.pk)
@@ -221,8 +221,7 @@ def numbers_with_gaps(task: Task, count: int) -> list[int]:
 
 def seed_retire(*, task: Task, seed_id: int, admin: User) -> None:
     """Take a check item out of the queues; what was answered stays."""
-    if not admin.is_active or admin.role != Role.ADMIN:
-        raise NotAllowed
+    require_role(admin, Role.ADMIN)
     with database_refusals(), transaction.atomic():
         row = Instruction.objects.select_for_update().get(seed__pk=seed_id, task=task)
         if row.status == InstructionStatus.SUPERSEDED:

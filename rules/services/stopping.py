@@ -7,6 +7,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
@@ -17,7 +18,6 @@ from rules.exceptions import InvalidTransition
 from rules.models import EmergencyStop, Instruction, Ruleset, StopSignature, StopSignatureKind, Task
 from rules.services.announcing import announced
 from rules.services.refusals import database_refusals
-from rules.services.rulesets import require_role
 
 SIGN_WITHIN = timedelta(hours=24)
 JOB_KIND = "stop.due"
@@ -43,8 +43,7 @@ def stop_make(
     Channels fall back to the last valid release without it, or to nothing. Raises InvalidInput without a reason,
     NotAllowed for anyone but signatories and administrators, WrongState when it is stopped already.
     """
-    if not actor.is_active or actor.role not in STOPPERS:
-        raise NotAllowed
+    require_role(actor, *STOPPERS)
     if not reason.strip():
         raise InvalidInput(_("Say why you stop it."))
     return _stop(task, actor, reason.strip()[:300], ruleset_id, instruction_id)

@@ -6,13 +6,13 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput
 from pld_app.models import Role, User
 from rules.exceptions import InvalidTransition
 from rules.models import PromptToken, Task
-from rules.services.rulesets import require_role
 
 # A prefix of its own lets secret scanners find a token that leaked.
 PREFIX = "pldp_"

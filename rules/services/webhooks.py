@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import audit_record
 from pld_app.errors import InvalidInput
 from pld_app.jobs import JobResult, Lease, PutOff
@@ -20,7 +21,6 @@ from pld_app.outbound import AddressRefusedError, OutboundFailed, post
 from rules.exceptions import InvalidTransition
 from rules.models import DeliveryState, Task, WebhookDelivery, WebhookTarget
 from rules.services.announcing import JOB_KIND
-from rules.services.rulesets import require_role
 
 __all__ = ["JOB_KIND", "delivery_failed", "delivery_send", "signature_of", "webhook_create", "webhook_retire"]
 

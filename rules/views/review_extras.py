@@ -89,7 +89,8 @@ def pause_before(
     assert revision is not None
     asks_sure = False
     if "sure" not in request.POST:
-        pace = attention.pace_of(instruction=instruction, revision=revision, user=request.user, policy=policy)
+        look = attention.look_of(instruction, request.user)
+        pace = attention.pace_of(look=look, revision=revision, user=request.user, policy=policy)
         # Not opened at all is asked about as well, where a pace is asked for.
         asks_sure = pace.is_fast or (pace.seconds is None and pace.fast_under is not None)
     place = _convincing(request.POST.get("convinced", ""))
