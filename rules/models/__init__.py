@@ -10,7 +10,7 @@ from rules.models.attention import (
     ReviewSession,
     quarter_of,
 )
-from rules.models.batches import BatchAct, BatchItem, InstructionTag, ReviewBatch
+from rules.models.batches import BatchAct, BatchItem, InstructionTag, KeptPair, ReviewBatch
 from rules.models.comments import Comment, CommentVersion
 from rules.models.control import (
     EmergencyStop,
@@ -115,6 +115,7 @@ __all__ = [
     "InstructionStatus",
     "InstructionTag",
     "JudgementContext",
+    "KeptPair",
     "MatchKind",
     "Meaning",
     "MicroRule",

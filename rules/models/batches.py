@@ -1,13 +1,13 @@
-"""Decisions made in bulk, and the tags people put on instructions."""
+"""Decisions made in bulk, the tags people put on instructions, and like rules that somebody keeps side by side."""
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import AuditEvent
-from rules.models.instructions import Instruction
+from rules.models.instructions import Instruction, Revision
 from rules.models.task import Task
 
 
@@ -71,3 +71,26 @@ class InstructionTag(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class KeptPair(models.Model):
+    """Two texts somebody compared and keeps both: the pair is not suggested again until one of them is worded anew.
+
+    Append-only. `first` is the older revision of the two; `instruction` is the one on whose card it was said.
+    """
+
+    first = models.ForeignKey(Revision, models.PROTECT, related_name="+")
+    second = models.ForeignKey(Revision, models.PROTECT, related_name="+")
+    instruction = models.ForeignKey(Instruction, models.PROTECT, related_name="+")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["first", "second"], name="kept_pair_once"),
+            models.CheckConstraint(condition=Q(first__lt=F("second")), name="kept_pair_first_before_second"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.first_id} beside {self.second_id}"

@@ -150,7 +150,9 @@ class Card:
 def instruction_get(slug: str, number: int) -> Instruction:
     """The instruction with all its own row points at, or 404 (also for one that a shell left without a text)."""
     rows = Instruction.objects.filter(current_revision__isnull=False)
-    related = rows.select_related("task", "run", "cluster", "current_revision__author", "assignment__person")
+    related = rows.select_related(
+        "task", "run", "cluster", "current_revision__author", "assignment__person", "near_duplicate"
+    )
     return get_object_or_404(related, task__slug=slug, number=number)
 
 
@@ -260,6 +262,9 @@ _TITLES: dict[str, tuple[str, str | Promise]] = {
     "instruction.reopened": ("in_review", gettext_lazy("Reopened")),
     "instruction.superseded": ("superseded", gettext_lazy("Superseded")),
     "proposal.dismissed": ("rejected", gettext_lazy("Proposed text dismissed")),
+    "instruction.tagged": ("", gettext_lazy("Tagged")),
+    "instruction.untagged": ("", gettext_lazy("Tag taken off")),
+    "pair.kept": ("", gettext_lazy("Kept beside another")),
 }
 
 
@@ -276,9 +281,14 @@ def _timeline_entry(event: AuditEvent) -> TimelineEntry:
         title=title,
         revision=event.data.get("revision"),
         reason=ReasonCode(reason).label if reason in ReasonCode.values else str(reason),
-        note=str(event.data.get("note", "")),
+        note=str(event.data.get("note", "")) or _of_tag_or_pair(event),
         is_final=event.action in {"instruction.approved", "instruction.rejected"},
     )
+
+
+def _of_tag_or_pair(event: AuditEvent) -> str:
+    beside = event.data.get("beside")
+    return f"#{beside}" if beside else str(event.data.get("tag", ""))
 
 
 def _provenance(instruction: Instruction) -> list[tuple[str, str, bool]]:

@@ -28,6 +28,12 @@ def draw(key: str, what: str) -> int:
     return int(hashlib.sha256(f"{key}:{what}".encode()).hexdigest()[:8], 16) % 10_000
 
 
+def evidence_is_asked(instruction: Instruction, user: User, policy: ReviewPolicy) -> bool:
+    """Whether approving this one asks this person which evidence convinced them, as a share of approvals does."""
+    what = f"why {user.pk} {instruction.pk} {instruction.version}"
+    return draw(policy.draw_key, what) < policy.evidence_percent * 100
+
+
 def wording_withheld_from(instruction: Instruction, user: User) -> bool:
     """Whether this reviewer judges the evidence first and has not done so yet."""
     return bool(withheld_among(instruction.task, [instruction], user))

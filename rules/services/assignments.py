@@ -6,11 +6,14 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import Domain, Role, User
 from rules.exceptions import InvalidTransition
-from rules.models import Absence, Assignment, Instruction
+from rules.models import Absence, Assignment, Instruction, Task
+from rules.selectors.bulk import assignment_reasons
+from rules.services.batches import BulkDone, Shown, demand_some, finished, locked_rows
 from rules.services.refusals import database_refusals
 
 
@@ -46,6 +49,29 @@ def assignment_clear(*, instruction_id: int, by: User) -> None:
         if not deleted:
             raise InvalidTransition(_("This instruction is not assigned. Reload to see what happened."))
         audit_record("instruction.unassigned", actor=by, subject=row, data=_facts(row, {}), task_slug=row.task.slug)
+
+
+def batch_assign(
+    *, task: Task, by: User, shown: Shown, person: User | None = None, pool: str = "", due_on: date | None = None
+) -> BulkDone:
+    """Give each of these to one reviewer or pool, or with neither to nobody in particular, each as its own act.
+
+    Those that cannot be or are so already are left as they are; NothingDone where that is all of them.
+    """
+    require_role(by, Role.REVIEWER, Role.ADMIN)
+    demand_some(shown)
+    with database_refusals(), transaction.atomic():
+        rows = locked_rows(task, shown)
+        reasons = assignment_reasons(by, rows, person=person, pool=pool, due_on=due_on)
+        done = finished(rows, shown, reasons)
+        for row in rows:
+            if row.pk in reasons:
+                continue
+            if person is None and not pool:
+                assignment_clear(instruction_id=row.pk, by=by)
+            else:
+                assignment_set(instruction_id=row.pk, by=by, person=person, pool=pool, due_on=due_on)
+    return done
 
 
 def _assignable(instruction_id: int, by: User) -> Instruction:

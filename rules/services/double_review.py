@@ -104,7 +104,7 @@ def _weight(opinions: Sequence[Opinion]) -> Weight:
     return Weight.DECIDES
 
 
-def opinion_undo(*, instruction: Instruction, reviewer: User) -> bool:
+def opinion_undo(*, instruction: Instruction, reviewer: User, said: Mapping[str, Json]) -> bool:
     """Take back one's own opinion while it waits for another; False where there is none. The caller holds the lock."""
     double = double_in_force(instruction, reviewer)
     if double is None or not instruction.is_open:
@@ -114,7 +114,7 @@ def opinion_undo(*, instruction: Instruction, reviewer: User) -> bool:
         return False
     revision = instruction.current_revision
     assert revision is not None
-    facts = _facts(instruction, revision) | {"undone": own[0].verdict}
+    facts = _facts(instruction, revision) | {"undone": own[0].verdict} | _said(said)
     audit_record("opinion.undone", actor=reviewer, subject=double, task_slug=instruction.task.slug, data=facts)
     double.voided_at, double.voided_why = timezone.now(), "undone"
     double.save(update_fields=["voided_at", "voided_why"])

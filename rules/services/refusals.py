@@ -82,6 +82,12 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         _("Your queue is paused. An administrator lifts the pause after talking with you."),
     ),
     "this double review is over": (Stale, _("Others have decided on this in the meantime. Reload to see how.")),
+    "open the card before": (WrongState, _("Open the card, read it, and then approve it with what is like it.")),
+    "only near-duplicates of the opened card": (
+        WrongState,
+        _("It is no near-duplicate of the card you opened any more: decide on its own card."),
+    ),
+    "a batch is undone once": (WrongState, _("This has been taken back already.")),
     "the text of a check item": (
         NotAllowed,
         _("This text is that of a check item with a wrong answer, so it cannot enter a ruleset. Word the rule anew."),
@@ -135,6 +141,7 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
 _UNIQUE: dict[str, Message] = {
     "signature_one_per_person": _("You have already signed this ruleset."),
     "opinion_one_per_person": _("You have already decided on this; others decide now."),
+    "kept_pair_once": _("Both are kept already."),
     "ruleset_item_once": _("This instruction is already in the ruleset. Reload to see it."),
     "rules_release_ruleset_id_key": _("This ruleset has been released already. Reload to see its release."),
 }

@@ -27,10 +27,10 @@ from rules.models import (
     Revision,
     Ruleset,
     RulesetStatus,
-    Signature,
     Verdict,
     Waiting,
 )
+from rules.selectors.bulk import signed_among
 from rules.services.attention import judgement_keep, look_facts
 from rules.services.claims import Held, running_claim_of_another
 from rules.services.double_review import Weight, judgement_weigh, opinion_undo
@@ -193,12 +193,19 @@ class _Review:
         Claim.objects.filter(instruction=self.instruction).delete()
 
 
-def instruction_approve(*, instruction_id: int, reviewer: User, version: int, note: str = "") -> Instruction:
+def of_batch(batch: int | None) -> dict[str, Json]:
+    """What the event of a decision says of the bulk action it is part of: nothing where there is none."""
+    return {} if batch is None else {"batch": batch}
+
+
+def instruction_approve(
+    *, instruction_id: int, reviewer: User, version: int, note: str = "", batch: int | None = None
+) -> Instruction:
     """Approve the present text.
 
     Refuses its author, a decided instruction, a page opened on an older version, and a text with invisible characters.
     """
-    said = {"note": note_text(note)}
+    said = {"note": note_text(note), **of_batch(batch)}
     with _locked(instruction_id, reviewer, version) as review:
         review.demand_open()
         if review.revision.author_id == reviewer.pk:
@@ -244,20 +251,22 @@ def instruction_edit(
 
 
 def instruction_reject(
-    *, instruction_id: int, reviewer: User, version: int, reason: str, note: str = ""
+    *, instruction_id: int, reviewer: User, version: int, reason: str, note: str = "", batch: int | None = None
 ) -> Instruction:
     """Reject the present text for a reason (a ReasonCode; "other" needs a note)."""
     note = note_text(note)
-    said = {"reason": reason_code(reason, note), "note": note}
+    said = {"reason": reason_code(reason, note), "note": note, **of_batch(batch)}
     with _locked(instruction_id, reviewer, version) as review:
         review.demand_open()
         review.judge(DecisionKind.REJECT, Verdict.REJECT, InstructionStatus.REJECTED, said)
     return review.instruction
 
 
-def instruction_defer(*, instruction_id: int, reviewer: User, version: int, note: str = "") -> Instruction:
+def instruction_defer(
+    *, instruction_id: int, reviewer: User, version: int, note: str = "", batch: int | None = None
+) -> Instruction:
     """Set it aside for later; it stays open, and any reviewer may decide it."""
-    said = {"note": note_text(note)}
+    said = {"note": note_text(note), **of_batch(batch)}
     with _locked(instruction_id, reviewer, version) as review:
         review.demand_open()
         if review.from_waiting == Waiting.DEFERRED:
@@ -300,7 +309,7 @@ def instruction_reopen(*, instruction_id: int, reviewer: User, version: int, not
         return _reopen(review, Waiting.SECOND_REVIEWER if review.revision.author_id else "", {"note": note})
 
 
-def instruction_undo(*, instruction_id: int, reviewer: User, version: int) -> Reopened:
+def instruction_undo(*, instruction_id: int, reviewer: User, version: int, batch: int | None = None) -> Reopened:
     """Take back one's own last decision on an instruction, as long as nothing has happened to it since.
 
     Approve and reject are reopened, defer and send back cleared. An edit is undone by a new revision with the text
@@ -308,7 +317,7 @@ def instruction_undo(*, instruction_id: int, reviewer: User, version: int) -> Re
     even where the words are the mined ones again. Refused once a signature stands over the text.
     """
     with _locked(instruction_id, reviewer, version) as review:
-        if opinion_undo(instruction=review.instruction, reviewer=reviewer):
+        if opinion_undo(instruction=review.instruction, reviewer=reviewer, said=of_batch(batch)):
             return Reopened(review.instruction)
         last = review.instruction.decisions.select_related("event", "revision").first()
         if last is None or last.actor_id != reviewer.pk or last.event.data.get("version") != version:
@@ -317,14 +326,9 @@ def instruction_undo(*, instruction_id: int, reviewer: User, version: int) -> Re
             raise InvalidTransition(_("A reopening cannot be undone. Decide anew."))
         if last.kind == DecisionKind.EDIT:
             return _undo_edit(review, last)
-        if _is_signed(last.revision):
+        if signed_among([last.revision_id]):
             raise InvalidTransition(_("Somebody has signed for this text. Reopen it, and say why."))
-        return _reopen(review, str(last.event.data["from_waiting"]), {"undone": last.kind})
-
-
-def _is_signed(revision: Revision) -> bool:
-    standing = Signature.objects.exclude(ruleset__status=RulesetStatus.WITHDRAWN)
-    return standing.filter(ruleset__items__revision=revision).exists()
+        return _reopen(review, str(last.event.data["from_waiting"]), {"undone": last.kind, **of_batch(batch)})
 
 
 def _undo_edit(review: _Review, edit: Decision) -> Reopened:

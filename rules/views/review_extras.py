@@ -94,8 +94,7 @@ def pause_before(
         # Not opened at all is asked about as well, where a pace is asked for.
         asks_sure = pace.is_fast or (pace.seconds is None and pace.fast_under is not None)
     place = _convincing(request.POST.get("convinced", ""))
-    what = f"why {request.user.pk} {instruction.pk} {instruction.version}"
-    drawn = guard.draw(policy.draw_key, what) < policy.evidence_percent * 100
+    drawn = guard.evidence_is_asked(instruction, request.user, policy)
     asks_why = kind == DecisionKind.APPROVE and drawn and place is None
     if asks_sure or asks_why:
         return _step(request, instruction, view, kind=kind, sent=sent, asks_sure=asks_sure, asks_why=asks_why)
