@@ -38,7 +38,7 @@ def _who_may(allowed: frozenset[Role], user: User) -> str:
 
 
 # The fields in which people write at length: what stands in them is handed back, whatever happens to the request.
-KEPT = ("text", "note", "reason")
+KEPT = ("text", "note", "reason", "body")
 
 
 def kept_text(request: HttpRequest) -> dict[str, str]:

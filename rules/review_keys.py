@@ -18,6 +18,7 @@ ACTIONS: dict[str, tuple[str, str | Promise]] = {
     "next": ("j", gettext_lazy("Next")),
     "previous": ("k", gettext_lazy("Previous")),
     "figures": ("i", gettext_lazy("Figures on this rule")),
+    "comment": ("c", gettext_lazy("Comments")),
     "reopen": ("o", gettext_lazy("Reopen")),
     "take_over": ("t", gettext_lazy("Take over")),
     "begin": ("n", gettext_lazy("Begin, in the queue")),

@@ -24,6 +24,7 @@ from rules.models import PauseReason, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.attention import pause_open
+from rules.services.comments import comment_write
 from rules.services.mining import mining_run_create
 from rules.services.saved_views import saved_view_save
 from rules.services.seeds import seed_make
@@ -198,6 +199,13 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "instruction-evidence": {"POST": REVIEWER},
     "instruction-visible": {"POST": REVIEWER},
     "instruction-opinions": {"GET": ALL},
+    "comments": {"GET": ALL},
+    "instruction-comments": {"GET": ALL},
+    "comment-new": {"POST": KEEPERS},
+    "comment-answer": {"POST": KEEPERS},
+    "comment-change": {"POST": KEEPERS},
+    "comment-resolve": {"POST": KEEPERS},
+    "comment-reopen": {"POST": KEEPERS},
     "evaluation-list": {"GET": ALL},
     "evaluation-new": {"GET": ADMIN, "POST": ADMIN},
     "evaluation-compare": {"GET": ALL},
@@ -324,6 +332,8 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("instruction", "number"): instruction.number,
         ("review", "number"): instruction.number,
         ("assignment", "number"): instruction.number,
+        ("comment", "number"): instruction.number,
+        ("comment", "pk"): comment_write(instruction_id=instruction.pk, author=ana, body="Is this so?").pk,
         ("absence", "pk"): ana.pk,
         ("saved", "view"): kept.slug,
         ("seed", "pk"): seed_make(task=task, admin=ada, source_number=instruction.number, kind=SeedKind.POLARITY).pk,

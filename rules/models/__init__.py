@@ -11,7 +11,7 @@ from rules.models.attention import (
     quarter_of,
 )
 from rules.models.batches import BatchAct, BatchItem, InstructionTag, KeptPair, ReviewBatch
-from rules.models.comments import Comment, CommentVersion
+from rules.models.comments import BODY_CHARACTERS, Comment, CommentMention, CommentTurn, CommentVersion
 from rules.models.control import (
     EmergencyStop,
     Revocation,
@@ -80,6 +80,7 @@ from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceIm
 
 __all__ = [
     "AWAY_SECONDS",
+    "BODY_CHARACTERS",
     "OPEN_STATES",
     "Absence",
     "Assignment",
@@ -92,6 +93,8 @@ __all__ = [
     "Claim",
     "Cluster",
     "Comment",
+    "CommentMention",
+    "CommentTurn",
     "CommentVersion",
     "Conflict",
     "ConflictExample",

@@ -10,11 +10,13 @@ from django.utils.translation import gettext_lazy as _
 from pld_app.models import AuditEvent, Domain
 from rules.models.instructions import Instruction, Revision
 
+BODY_CHARACTERS = 4000
+
 
 class Comment(models.Model):
     """One remark or reply. Its place is on the revision it was written on: offsets in characters, and the words there.
 
-    Its words are in versions; only `resolved` changes here, and each change is an event.
+    Its words are in versions; only `is_resolved` changes, and the database alone changes it, with the newest turn.
     """
 
     instruction = models.ForeignKey(Instruction, models.PROTECT, related_name="comments")
@@ -57,8 +59,8 @@ class CommentVersion(models.Model):
 
     comment = models.ForeignKey(Comment, models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
-    body = models.TextField()
-    mentioned = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="+")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    body = models.TextField(max_length=BODY_CHARACTERS)
     pools = ArrayField(models.CharField(max_length=12, choices=Domain), default=list)
     event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -74,3 +76,32 @@ class CommentVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.comment} v{self.number}"
+
+
+class CommentMention(models.Model):
+    """A person whom a version of a comment names. Append-only, made with the version."""
+
+    version = models.ForeignKey(CommentVersion, models.PROTECT, related_name="mentions")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["version", "user"], name="comment_mention_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.version} @{self.user.username}"
+
+
+class CommentTurn(models.Model):
+    """A thread resolved, or opened again. Append-only; the database moves the thread's state with it."""
+
+    comment = models.ForeignKey(Comment, models.PROTECT, related_name="turns")
+    is_resolved = models.BooleanField()
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="+")
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ("pk",)
+
+    def __str__(self) -> str:
+        return f"{self.comment} {'resolved' if self.is_resolved else 'reopened'}"

@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import User
-from rules.models import InstructionStatus, Opinion, Waiting
+from rules.models import Comment, InstructionStatus, Opinion, Waiting
 
 type Condition = Callable[[User], Q]
 
@@ -80,11 +80,15 @@ class Mark(models.TextChoices):
 
     EDITED = "edited", _("Edited by a person")
     FLAGGED = "flagged", _("With things to look at")
+    COMMENTED = "commented", _("With open comments")
 
 
 MARKS: dict[Mark, Condition] = {
     Mark.EDITED: lambda user: Q(current_revision__author__isnull=False),
     Mark.FLAGGED: lambda user: ~Q(flags=[]),
+    Mark.COMMENTED: lambda user: Q(
+        pk__in=Comment.objects.filter(parent__isnull=True, is_resolved=False).values("instruction")
+    ),
 }
 
 

@@ -126,6 +126,11 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         WrongState,
         _("A release goes to staging before production. Publish it to staging first."),
     ),
+    "a resolved thread takes no reply": (
+        WrongState,
+        _("This thread was resolved meanwhile. Open it again to answer; your words are still in the form."),
+    ),
+    "the thread is already so": (WrongState, _("Somebody was faster: this thread is already so.")),
     "the audit log does not match its copy outside": (
         WrongState,
         _(

@@ -7,7 +7,7 @@ from django.utils.translation import ngettext
 
 from pld_app.errors import InvalidInput
 from rules.hidden_text import hidden_in
-from rules.models import ReasonCode
+from rules.models import BODY_CHARACTERS, ReasonCode
 
 TEXT_MAX_CHARS = 4_000
 NOTE_MAX_CHARS = 2_000
@@ -45,6 +45,17 @@ def note_text(note: str) -> str:
         message = _("The note is too long; at most %(limit)s characters are allowed.")
         raise InvalidInput(message % {"limit": f"{NOTE_MAX_CHARS:,}"})
     return note
+
+
+def comment_text(body: str) -> str:
+    """A comment as it is stored. Refuses empty, over 4,000 characters, and invisible characters."""
+    body = _visible(plain_newlines(body))
+    if not body:
+        raise InvalidInput(_("Write something."))
+    if len(body) > BODY_CHARACTERS:
+        message = _("The comment is too long; at most %(limit)s characters are allowed.")
+        raise InvalidInput(message % {"limit": f"{BODY_CHARACTERS:,}"})
+    return body
 
 
 def reason_code(reason: str, note: str) -> str:

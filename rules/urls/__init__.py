@@ -14,6 +14,7 @@ urlpatterns = [
     path("tasks/<slug:slug>/", include("rules.urls.imports")),
     path("tasks/<slug:slug>/", include("rules.urls.mining")),
     path("tasks/<slug:slug>/", include("rules.urls.review")),
+    path("tasks/<slug:slug>/", include("rules.urls.comments")),
     path("tasks/<slug:slug>/", include("rules.urls.findings")),
     path("tasks/<slug:slug>/", include("rules.urls.quality")),
     path("tasks/<slug:slug>/", include("rules.urls.rulesets")),

@@ -23,6 +23,7 @@ from rules.selectors.review_filter import ReviewFilter
 from rules.selectors.review_policy import policy_of
 from rules.services import attention
 from rules.services.notices import notice_is_due
+from rules.views.comments import comment_context
 
 _JUDGING = frozenset({DecisionKind.APPROVE, DecisionKind.REJECT})
 _NUDGE_ITEMS = 60
@@ -52,6 +53,7 @@ def card_extras(request: UserRequest, instruction: Instruction) -> Mapping[str, 
         "figures": guard.figures_of(instruction) if figures_shown else None,
         "standing": guard.standing_of(instruction, user),
         "review_pause": guard.pause_of(instruction.task, user) if is_reviewer else None,
+        **comment_context(request, instruction, figures_shown=figures_shown),
     }
 
 

@@ -2,19 +2,20 @@
 
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
-from rules.forms.review import QueueFilterForm
 from rules.models import Instruction, Task
 from rules.selectors import review as selectors
 from rules.selectors import review_guard as guard
+from rules.selectors.review_preference import preference_of
 from rules.services import attention
 from rules.services.notices import notice_acknowledge
+from rules.views.comments import comment_context
+from rules.views.review_links import card_url, view_of
 
 
 @roles_required(Role.REVIEWER)
@@ -27,9 +28,12 @@ def instruction_insight(request: UserRequest, slug: str, number: int) -> HttpRes
     context = {
         "task": instruction.task,
         "instruction": instruction,
-        "figures_shown": True,
         "figures": guard.figures_of(instruction),
         "standing": guard.standing_of(instruction, request.user),
+        "view": view_of(request, instruction.task),
+        "keys": preference_of(request.user).keys,
+        "out_of_band": True,
+        **comment_context(request, instruction, figures_shown=True),
     }
     return render(request, "rules/review_insight.html", context)
 
@@ -83,5 +87,4 @@ def bias_notice(request: UserRequest, slug: str) -> HttpResponse:
 
 
 def _card_url(request: UserRequest, instruction: Instruction) -> str:
-    view = QueueFilterForm(request.GET.dict(), task=instruction.task, user=request.user).to_filter()
-    return f"{reverse('instruction-detail', args=[instruction.task.slug, instruction.number])}?{view.query}"
+    return card_url(instruction.task, instruction.number, view_of(request, instruction.task))

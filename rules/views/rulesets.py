@@ -29,6 +29,7 @@ from rules.hooks import ruleset_evidence
 from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
+from rules.selectors.comments import open_count
 from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
 from rules.selectors.signing import open_comments, reading_list
@@ -110,6 +111,7 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         "suggestions": looked.found[:SUGGESTIONS_SHOWN],
         "suggestion_count": len(looked.found),
         "suggestions_looked_at": looked.lines,
+        "open_comments": open_count(row.item.instruction_id for row in rows),
         "can_compose": ruleset.status == RulesetStatus.DRAFT and request.user.role == Role.REVIEWER,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
         "withdraw_form": WithdrawForm(auto_id="withdraw-%s"),

@@ -1,6 +1,7 @@
 // The one entry: each module is one behaviour, bound by data- attributes, and leaves pages alone that do not use it.
 
 import { start as startAnnounce } from "./announce.js";
+import { start as startComments } from "./comments.js";
 import { start as startConfirm } from "./confirm.js";
 import { start as startDismiss } from "./dismiss.js";
 import { start as startDraft } from "./draft.js";
@@ -14,6 +15,7 @@ import { start as startTheme } from "./theme.js";
 import { start as startVisible } from "./visible.js";
 
 startTheme();
+startComments();
 startConfirm();
 startDismiss();
 startDraft();

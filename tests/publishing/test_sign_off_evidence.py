@@ -7,10 +7,10 @@ import pytest
 from django.test import Client
 
 from evaluation.models import PromptKind
-from pld_app.audit import audit_record
 from pld_app.models import User
 from rules import hooks
-from rules.models import Comment, CommentVersion, Task
+from rules.models import Task
+from rules.services.comments import comment_write
 from tests.evaluation.scene import examples, make_run, student, work
 from tests.publishing import steps
 from tests.stub_server import Plan, completion, stub_server
@@ -40,8 +40,6 @@ def test_gates_and_open_comments_are_named(
     hooks.register("test", verdicts=lambda _ruleset: [hooks.Verdict("No worse than v1", False, "0.12 lower", "/x/")])
     item = ruleset.items.select_related("instruction").first()
     assert item is not None
-    thread = Comment.objects.create(instruction=item.instruction, revision=item.revision, author=sam)
-    event = audit_record("comment.added", actor=sam, subject=item.instruction)
-    CommentVersion.objects.create(comment=thread, number=1, body="Is this still the law?", event=event)
+    comment_write(instruction_id=item.instruction_id, author=sam, body="Is this still the law?")
     page = client_of(sam).get("/tasks/nda/rulesets/1/").content.decode()
     assert all(words in page for words in ("not passed", "No worse than v1", "0.12 lower", "Is this still the law?"))

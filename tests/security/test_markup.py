@@ -27,6 +27,7 @@ from rules.models import (
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.assignments import absence_set, assignment_set
+from rules.services.comments import comment_answer, comment_resolve, comment_write
 from rules.services.mining import mining_run_create
 from rules.services.review import instruction_edit, instruction_reject
 from rules.services.saved_views import saved_view_save
@@ -149,6 +150,9 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     withdrawn = steps.again_frozen(task, ana)
     absence_set(person=ben, by=ben, starts_on=timezone.now().date(), ends_on=timezone.now().date(), deputy=ana)
     assignment_set(instruction_id=card.pk, by=ana, person=ben)
+    thread = comment_write(instruction_id=card.pk, author=ana, body=HOSTILE, quote=HOSTILE)
+    comment_answer(comment_id=thread.pk, author=ben, body=HOSTILE)
+    comment_resolve(comment_id=comment_write(instruction_id=card.pk, author=sam, body=HOSTILE).pk, actor=ana)
     kept = saved_view_save(
         task=task, owner=ana, name=SHORT[:80], audience="team", view=ReviewFilter(text=HOSTILE[:200])
     )
@@ -240,6 +244,9 @@ PAGES = [
     "/tasks/nda/review/{rejected}/",
     "/tasks/nda/review/{instruction}/traces/",
     "/tasks/nda/review/{instruction}/opinions/",
+    "/tasks/nda/review/{instruction}/comments/",
+    "/tasks/nda/comments/",
+    "/tasks/nda/comments/?tab=resolved",
     "/tasks/nda/rulesets/",
     "/tasks/nda/rulesets/compare/?old={frozen}&new={draft}",
     "/tasks/nda/rulesets/compare/?old={frozen}&new={draft}&view=side",
@@ -309,6 +316,7 @@ def test_hostile_queries_come_back_as_text(scene: Scene) -> None:
         ("/tasks/nda/review/1/reject/", {"version": "1", "reason": HOSTILE, "note": HOSTILE}),
         ("/tasks/nda/review/1/send-back/", {"version": "99", "reason": "other", "note": HOSTILE}),
         ("/tasks/nda/rulesets/new/", {"name": HOSTILE * 9, "start": HOSTILE}),
+        ("/tasks/nda/review/1/comments/new/", {"body": f"{HOSTILE} @nobody", "quote": HOSTILE}),
         ("/audit/", {"text": HOSTILE, "note": HOSTILE, "reason": HOSTILE}),
     ],
 )
