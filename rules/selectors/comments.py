@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.core.paginator import Page, Paginator
 from django.db import models
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import Role, User
@@ -214,10 +214,11 @@ def comment_page(
     """25 comments of a tab, the newest first, and the same made ready to show, in a fixed number of queries."""
     rows = _within(tab, Comment.objects.filter(instruction__task=task), reader)
     rows = rows.select_related("author", "instruction__current_revision", "instruction__task").order_by("-pk")
-    rows = rows.annotate(answers=models.Count("replies"))
     page = Paginator(rows, PAGE_ROWS).get_page(number)
     found = list(page.object_list)
     remarks = _remarks(found, reader)
+    answered = Comment.objects.filter(parent__in=found).values("parent").annotate(count=Count("pk")).order_by()
+    answers = dict(answered.values_list("parent", "count"))
     instructions = {row.instruction_id: row.instruction for row in found}.values()
     closed = _closed_to(task, list(instructions), reader)
     blind = blind_authors(list(instructions), reader)
@@ -226,7 +227,7 @@ def comment_page(
             instruction=row.instruction,
             remark=remarks[row.pk],
             quote=reveal(row.quote),
-            answers=row.answers,
+            answers=answers.get(row.pk, 0),
             is_resolved=row.is_resolved,
             is_closed=row.author_id != reader.pk
             and (row.instruction_id in closed or row.author_id in blind.get(row.instruction_id, frozenset())),

@@ -46,7 +46,7 @@ def test_a_thread_between_two(task: Task, person: Callable[..., Person]) -> None
     assert Comment.objects.get().quote == quoted
 
     finn = person("finn").open("/inbox/")
-    finn.get_by_role("button", name="Open: You were named in a comment").click()
+    finn.get_by_role("button", name="You were named in a comment").click()
     expect(finn.locator("#comments")).to_contain_text("You are named there.")
     finn.get_by_role("link", name="To the card").click()
     finn.get_by_role("button", name="Open the figures").click()
