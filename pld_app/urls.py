@@ -4,7 +4,19 @@ from django.urls import include, path
 from django.views.decorators.http import require_POST
 from django.views.i18n import set_language
 
-from pld_app.views import accounts, audit, endpoints, health, inbox, ledger, security, sign_in, sso
+from pld_app.views import (
+    accounts,
+    audit,
+    audit_event,
+    audit_queries,
+    endpoints,
+    health,
+    inbox,
+    ledger,
+    security,
+    sign_in,
+    sso,
+)
 
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
@@ -33,6 +45,11 @@ urlpatterns = [
     path("language/", require_POST(set_language), name="set-language"),
     path("audit/", audit.event_list, name="audit"),
     path("audit/export.<str:kind>", audit.event_export, name="audit-export"),
+    path("audit/<int:pk>/", audit_event.event_detail, name="audit-event"),
+    path("audit/<int:pk>/proof.json", audit_event.event_proof, name="audit-event-proof"),
+    path("audit/searches/new/", audit_queries.query_new, name="audit-query-new"),
+    path("audit/searches/<slug:search>/", audit_queries.query, name="audit-query"),
+    path("audit/searches/<slug:search>/delete/", audit_queries.query_delete, name="audit-query-delete"),
     path("ledger/", ledger.ledger_list, name="ledger"),
     path("ledger/<int:pk>/", ledger.ledger_call, name="ledger-call"),
     path("accounts/", accounts.account_list, name="accounts"),

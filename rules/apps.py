@@ -7,6 +7,7 @@ class RulesConfig(AppConfig):
 
     def ready(self) -> None:
         from pld_app.jobs import job_handler  # noqa: PLC0415  # models are loaded only now
+        from rules.object_links import pages_register  # noqa: PLC0415
         from rules.services import (  # noqa: PLC0415
             imports,
             mining,
@@ -29,4 +30,5 @@ class RulesConfig(AppConfig):
         sizes = prompt_sizes
         job_handler(sizes.JOB_KIND, run=sizes.prompt_size_count, on_dead=sizes.prompt_size_failed)
         parts = mining_parts
+        pages_register()
         job_handler(parts.JOB_KIND, run=parts.mining_part_execute, on_dead=parts.mining_part_failed)

@@ -17,6 +17,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from evaluation.models import EvaluationRun, RunGroup
+from pld_app.audit_reading import query_save
+from pld_app.audit_search import AuditSearch
 from pld_app.factors import totp_begin
 from pld_app.models import AuditEvent, Domain, Role, User
 from pld_app.views.security import UNLOCKED
@@ -89,6 +91,11 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "set-language": {"POST": ANYONE},
     "audit": {"GET": WATCHERS},
     "audit-export": {"GET": WATCHERS},
+    "audit-event": {"GET": WATCHERS},
+    "audit-event-proof": {"GET": WATCHERS},
+    "audit-query": {"GET": WATCHERS},
+    "audit-query-new": {"POST": WATCHERS},
+    "audit-query-delete": {"POST": WATCHERS},
     "accounts": {"GET": WATCHERS},
     "account-password": {"GET": ALL, "POST": ALL},
     "account-new": {"GET": ADMIN, "POST": ADMIN},
@@ -226,7 +233,17 @@ TABLE: dict[str, Mapping[str, Who]] = {
 # Opening a card keeps when it was opened, for the reviewer's own decision; it writes no event.
 OWN_NOTES = {"instruction-detail": "rules_cardlook"}
 # Reading these is itself recorded; every other GET writes nothing.
-RECORDED_READS = {"audit-export", "ruleset-export", "release-download", "evaluation-export", "ruleset-compare-export"}
+RECORDED_READS = {
+    "audit",
+    "audit-event",
+    "audit-event-proof",
+    "audit-query",
+    "audit-export",
+    "ruleset-export",
+    "release-download",
+    "evaluation-export",
+    "ruleset-compare-export",
+}
 
 
 def walk(patterns: list[Any], path: str = "", namespace: str = "") -> Iterator[tuple[str, str]]:
@@ -262,6 +279,9 @@ def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() ->
         "preferences",
         "set-language",
         "api:openapi-json",
+        # Searches of the log kept under an address: pages of the reader's own.
+        "audit-query-new",
+        "audit-query-delete",
     }
     # And how they prove themselves, and which of their messages they have read.
     own |= {name for name, row in TABLE.items() if name.startswith(("security-", "inbox-")) and "POST" in row}
@@ -314,6 +334,8 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("control", "pk"): stop.pk,
         ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
         ("webhook", "pk"): hook.pk,
+        ("audit", "pk"): AuditEvent.objects.earliest("pk").pk,
+        ("audit", "search"): query_save(owner=abe, name="Kept", is_shared=True, search=AuditSearch()).slug,
         ("", "slug"): task.slug,
         ("", "task"): task.slug,
         ("", "kind"): "csv",

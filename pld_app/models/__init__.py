@@ -1,7 +1,7 @@
 """Rows of the platform."""
 
 from pld_app.models.accounts import Domain, Role, User
-from pld_app.models.audit import AuditChain, AuditEvent
+from pld_app.models.audit import AuditChain, AuditEvent, AuditQuery
 from pld_app.models.batches import BatchState, ModelBatch, ModelBatchItem
 from pld_app.models.endpoints import EndpointKind, ModelCall, ModelEndpoint, StructuredOutput, WireApi
 from pld_app.models.factors import Passkey, RecoveryCode, SsoIdentity, TotpDevice
@@ -26,6 +26,7 @@ __all__ = [
     "AuditEvent",
     "AuditKey",
     "AuditKeyRevocation",
+    "AuditQuery",
     "AuditSink",
     "BatchState",
     "Ceremony",

@@ -56,6 +56,8 @@ class AuditEvent(models.Model):
             models.Index(fields=["actor", "-id"], name="audit_actor"),
             models.Index(fields=["action", "-id"], name="audit_action"),
             models.Index(fields=["at"], name="audit_at"),
+            models.Index(fields=["task_slug", "-id"], name="audit_task"),
+            models.Index(fields=["request_id"], condition=~models.Q(request_id=""), name="audit_request"),
         )
 
     def __str__(self) -> str:
@@ -65,6 +67,27 @@ class AuditEvent(models.Model):
     def object_kind(self) -> str:
         """The kind of its object as people call it."""
         return kind_word(self.object_type)
+
+    @property
+    def sentence(self) -> str:
+        """Who did what to what, as people say it."""
+        from pld_app.audit_words import event_sentence  # noqa: PLC0415  # it asks for this model's words
+
+        return event_sentence(self)
+
+    @property
+    def reason(self) -> str:
+        """Why, in the words of whoever did it; empty when none were asked for."""
+        from pld_app.audit_words import event_reason  # noqa: PLC0415
+
+        return event_reason(self)
+
+    @property
+    def changes(self) -> list[Any]:
+        """The data as rows of name, value before (or None) and value: `pld_app.audit_words.Change`."""
+        from pld_app.audit_words import event_changes  # noqa: PLC0415
+
+        return list(event_changes(self))
 
     @property
     def facts(self) -> list[tuple[str, Any]]:
@@ -81,3 +104,20 @@ class AuditChain(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.seq}"
+
+
+class AuditQuery(models.Model):
+    """A search of the log kept under an address of its own, for its owner or for everybody who reads the log."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    name = models.CharField(_("name"), max_length=80)
+    is_shared = models.BooleanField(_("for everybody who reads the log"), default=False)
+    query = models.CharField(max_length=1000, blank=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ("name", "pk")
+
+    def __str__(self) -> str:
+        return self.name

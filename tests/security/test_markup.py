@@ -10,6 +10,8 @@ from django.test import Client
 from django.utils import timezone
 
 from evaluation.models import Dataset, DatasetCheck, EvaluationRun, InputTemplate, RunGroup
+from pld_app.audit_reading import query_save
+from pld_app.audit_search import AuditSearch
 from pld_app.models import AuditEvent, Notification, Role, User
 from rules.models import (
     Cluster,
@@ -166,7 +168,10 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         hostile_parts = {"by": HOSTILE, "what": HOSTILE, "name": HOSTILE, "until": HOSTILE}
         Notification.objects.create(user=person, kind="factor.changed", parts=hostile_parts, mail_error=HOSTILE[:200])
         Notification.objects.create(user=person, kind=SHORT, parts={"x": HOSTILE})
+    search = query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200]))
     return {
+        "event": AuditEvent.objects.filter(action="stop.made").latest("pk").pk,
+        "search": search.slug,
         "saved": kept.slug,
         "call": call.pk,
         "trace": trace.pk,
@@ -210,6 +215,8 @@ PAGES = [
     "/endpoints/",
     "/endpoints/student/",
     "/audit/",
+    "/audit/{event}/",
+    "/audit/searches/{search}/",
     "/password/",
     "/security/",
     "/inbox/",

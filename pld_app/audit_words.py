@@ -1,0 +1,147 @@
+"""An audit event in words: a sentence, its reason, and its data as what was before and after."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+if TYPE_CHECKING:
+    from pld_app.models import AuditEvent
+
+# Where the general form, "<actor> <verb> <noun> of <object>", would not be how people say it. %(what)s is the object.
+_PHRASES: dict[str, str | Promise] = {
+    "login.succeeded": gettext_lazy("signed in"),
+    "login.failed": gettext_lazy("failed to sign in"),
+    "login.ended": gettext_lazy("signed out"),
+    "login.locked": gettext_lazy("was locked out after wrong sign-ins"),
+    "signature.locked": gettext_lazy("was locked out of signing after wrong proofs"),
+    "account.reauthenticated": gettext_lazy("proved who they are"),
+    "signature.refused": gettext_lazy("failed to prove who they are"),
+    "account.consented": gettext_lazy("accepted what an electronic signature means"),
+    "account.role_changed": gettext_lazy("changed the role of %(what)s"),
+    "account.password_set": gettext_lazy("set the password of %(what)s"),
+    "account.sessions_ended": gettext_lazy("ended the other sessions of %(what)s"),
+    "audit.searched": gettext_lazy("searched the audit log"),
+    "audit.viewed": gettext_lazy("read an event of the audit log"),
+    "audit.exported": gettext_lazy("exported from the audit log"),
+    "audit_alarm.cleared": gettext_lazy("cleared the alarm of the audit log"),
+    "release.published": gettext_lazy("published %(what)s"),
+    "stop.made": gettext_lazy("made an emergency stop in %(what)s"),
+    "stop.overdue": gettext_lazy("noted that the second signature under a stop in %(what)s is overdue"),
+    "instruction.sent_back": gettext_lazy("sent %(what)s back"),
+    "instruction.taken_over": gettext_lazy("took %(what)s over"),
+    "ruleset.rule_read": gettext_lazy("opened a rule of %(what)s before signing"),
+}
+# The past verbs of the other actions; one that only another version knows reads as it was written.
+_VERBS: dict[str, str | Promise] = {
+    "acknowledged": gettext_lazy("acknowledged"),
+    "approved": gettext_lazy("approved"),
+    "assigned": gettext_lazy("assigned"),
+    "cancelled": gettext_lazy("cancelled"),
+    "changed": gettext_lazy("changed"),
+    "checked": gettext_lazy("checked"),
+    "confirmed": gettext_lazy("confirmed"),
+    "created": gettext_lazy("created"),
+    "deactivated": gettext_lazy("closed"),
+    "deferred": gettext_lazy("deferred"),
+    "deleted": gettext_lazy("deleted"),
+    "dismissed": gettext_lazy("dismissed"),
+    "disputed": gettext_lazy("disputed"),
+    "edited": gettext_lazy("edited"),
+    "ended": gettext_lazy("ended"),
+    "exported": gettext_lazy("exported"),
+    "finished": gettext_lazy("finished"),
+    "frozen": gettext_lazy("froze"),
+    "lifted": gettext_lazy("lifted"),
+    "made": gettext_lazy("made"),
+    "paused": gettext_lazy("paused"),
+    "placed": gettext_lazy("placed"),
+    "proposed": gettext_lazy("proposed"),
+    "pruned": gettext_lazy("pruned"),
+    "recorded": gettext_lazy("recorded"),
+    "refused": gettext_lazy("refused"),
+    "rejected": gettext_lazy("rejected"),
+    "released": gettext_lazy("released"),
+    "reopened": gettext_lazy("reopened"),
+    "requested": gettext_lazy("requested"),
+    "retired": gettext_lazy("retired"),
+    "revoked": gettext_lazy("revoked"),
+    "rotated": gettext_lazy("rotated"),
+    "saved": gettext_lazy("saved"),
+    "scheduled": gettext_lazy("scheduled"),
+    "set": gettext_lazy("set"),
+    "signed": gettext_lazy("signed"),
+    "started": gettext_lazy("started"),
+    "unassigned": gettext_lazy("unassigned"),
+    "undone": gettext_lazy("took back"),
+    "uploaded": gettext_lazy("uploaded"),
+    "withdrawn": gettext_lazy("withdrew"),
+}
+_REASONS = ("reason", "note", "why", "cause")
+
+
+def event_sentence(event: "AuditEvent") -> str:
+    """`Ana approved instruction “#4”`: actor, deed, object. Names are text of others and stay as they are."""
+    what = _("%(kind)s “%(label)s”") % {"kind": event.object_kind, "label": event.object_label}
+    phrase = _PHRASES.get(event.action)
+    if phrase is not None:
+        return f"{event.actor_name} {str(phrase).replace('%(what)s', what)}"
+    noun, _dot, past = event.action.partition(".")
+    verb = str(_VERBS.get(past, past.replace("_", " ") or noun))
+    if noun in {event.object_type, _NOUNS.get(event.object_type)} or not past:
+        return f"{event.actor_name} {verb} {what}"
+    about = _("%(noun)s of %(what)s") % {"noun": noun.replace("_", " "), "what": what}
+    return f"{event.actor_name} {verb} {about}"
+
+
+# What actions call an object whose type is named otherwise.
+_NOUNS = {
+    "user": "account",
+    "miningrun": "mining",
+    "traceimport": "import",
+    "evaluationrun": "evaluation",
+    "rungroup": "comparison",
+    "modelendpoint": "endpoint",
+    "prompttoken": "token",
+    "webhooktarget": "webhook",
+    "savedview": "saved_view",
+    "inputtemplate": "input_template",
+    "legalhold": "hold",
+    "retentionpolicy": "retention",
+}
+
+
+def event_reason(event: "AuditEvent") -> str:
+    data = event.data if isinstance(event.data, dict) else {}
+    return next((str(data[name]) for name in _REASONS if isinstance(data.get(name), str) and data[name]), "")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One fact of an event; `before` is None when it has no earlier value."""
+
+    name: str
+    value: Any
+    before: Any = None
+
+
+def event_changes(event: "AuditEvent") -> Iterator[Change]:
+    """The facts of an event in order: `before` and `after` (also `x_before` and `x_after`) come as one row."""
+    data: dict[str, Any] = event.data if isinstance(event.data, dict) else {}
+    for name, value in data.items():
+        stem, is_before = _stem(name, "before")
+        if is_before and f"{stem}after" in data:
+            continue
+        stem, is_after = _stem(name, "after")
+        before = data.get(f"{stem}before") if is_after else None
+        shown = stem.rstrip("_") or event.action.partition(".")[2].replace("_", " ") if is_after else name
+        yield Change(shown if before is not None else name, value, before)
+
+
+def _stem(name: str, ending: str) -> tuple[str, bool]:
+    if name == ending or name.endswith(f"_{ending}"):
+        return name[: -len(ending)], True
+    return name, False
