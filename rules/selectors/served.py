@@ -16,6 +16,7 @@ from rules.models import (
     StopSignatureKind,
     Task,
 )
+from rules.selectors.approvals import ApprovedRule, approved_rules
 from rules.selectors.signatures import SignatureFacts, signatures_of
 
 
@@ -47,17 +48,23 @@ class Served:
     """The answer to "what did the student see at T": what was in force, who signed and published it, who fetched it."""
 
     publication: Publication | None
+    rules: list[ApprovedRule]
     signatures: list[SignatureFacts]
     reads: list[PromptRead]
 
 
 def served(task: Task, channel: str, at: datetime) -> Served:
     publication = served_at(task.pk, channel, at)
-    signatures = signatures_of(publication.release.ruleset) if publication else []
+    ruleset = publication.release.ruleset if publication else None
     near = PromptRead.objects.filter(
         token__task=task, channel=channel, minute__gte=at - timedelta(hours=1), minute__lte=at
     )
-    return Served(publication, signatures, list(near.select_related("token", "release").defer("release__prompt")[:25]))
+    return Served(
+        publication=publication,
+        rules=approved_rules(ruleset) if ruleset else [],
+        signatures=signatures_of(ruleset) if ruleset else [],
+        reads=list(near.select_related("token", "release").defer("release__prompt")[:25]),
+    )
 
 
 def reads(task: Task) -> QuerySet[PromptRead]:

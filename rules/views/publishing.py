@@ -16,6 +16,7 @@ from pld_app.models import Role
 from rules.forms.publishing import PublishForm, RollbackForm, TokenForm
 from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors
+from rules.selectors.approvals import approved_rules
 from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
 from rules.selectors.tasks import task_get
@@ -123,6 +124,7 @@ def release_detail(request: UserRequest, slug: str, version: int) -> HttpRespons
         "task": release.task,
         "release": release,
         "manifest": selectors.release_manifest(release),
+        "rules": approved_rules(release.ruleset),
         "signatures": signatures_of(release.ruleset),
         "publications": selectors.publications_sealed(release),
         "prompt_bytes": len(release.prompt.encode()),

@@ -4,6 +4,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
@@ -11,7 +12,7 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
 from rules.forms.student import ServedForm, WebhookForm
-from rules.models import Task, WebhookDelivery, WebhookTarget
+from rules.models import ChannelName, Task, WebhookDelivery, WebhookTarget
 from rules.selectors import served as served_selectors
 from rules.selectors.tasks import task_get
 from rules.services.webhooks import webhook_create, webhook_retire
@@ -65,17 +66,21 @@ def webhook_end(request: UserRequest, slug: str, pk: int) -> HttpResponse:
 @roles_required()
 @require_GET
 def served(request: UserRequest, slug: str) -> HttpResponse:
-    """What a channel served at a moment, who signed and published it, and who fetched it."""
+    """What a channel served at a moment, who approved, signed and published it, and who fetched it.
+
+    Without a question: what production serves now, so that the present is one click away.
+    """
     task = task_get(slug)
-    form = ServedForm(request.GET if "at" in request.GET else None, auto_id="served-%s")
+    now = {"channel": ChannelName.PRODUCTION, "at": timezone.now().strftime("%Y-%m-%dT%H:%M:%S")}
+    form = ServedForm(request.GET if "at" in request.GET else now, auto_id="served-%s")
     answer = None
-    if form.is_bound and form.is_valid():
+    if form.is_valid():
         answer = served_selectors.served(task, form.cleaned_data["channel"], form.cleaned_data["at"])
     context = {
         "task": task,
         "form": form,
         "answer": answer,
-        "at": form.cleaned_data.get("at") if form.is_bound else None,
+        "at": form.cleaned_data.get("at"),
         "page": Paginator(served_selectors.reads(task), PER_PAGE).get_page(request.GET.get("page")),
     }
     return render(request, "rules/served.html", context)
