@@ -14,7 +14,7 @@ from django.utils.text import slugify
 from django.utils.translation import gettext as _
 
 from pld_app.accounts import require_role
-from pld_app.audit import audit_record
+from pld_app.audit import Json, audit_record
 from pld_app.audit_search import AuditSearch, Facets
 from pld_app.errors import InvalidInput, NotAllowed
 from pld_app.models import AuditEvent, AuditQuery, Role, User
@@ -31,7 +31,7 @@ def search_recorded(*, reader: User, search: AuditSearch, found: Facets) -> Audi
     )
     if before.exists():
         return None
-    data = {"query": search.query, "found": found.total, "more": found.is_capped}
+    data: dict[str, Json] = {"query": search.query, "found": found.total, "more": found.is_capped}
     return audit_record("audit.searched", actor=reader, subject=reader, data=data)
 
 
@@ -41,7 +41,7 @@ def view_recorded(*, reader: User, event: AuditEvent) -> AuditEvent:
 
 
 def export_recorded(*, reader: User, kind: str, search: AuditSearch, count: int) -> AuditEvent:
-    data = {"kind": kind, "query": search.query, "events": count}
+    data: dict[str, Json] = {"kind": kind, "query": search.query, "events": count}
     return audit_record("audit.exported", actor=reader, subject=reader, data=data)
 
 

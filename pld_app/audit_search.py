@@ -60,7 +60,7 @@ class AuditSearch:
                 words=Func(F("object_label"), F("data"), function="pld_audit_words", output_field=SearchVectorField())
             )
         if self.text:
-            events = events.filter(words=SearchQuery(self.text, config="simple", search_type="websearch"))
+            events = events.filter(words=SearchQuery(self.text, config="simple", search_type="websearch"))  # type: ignore[misc]  # an alias made above
         if self.object:
             events = events.filter(_label_begins(self.object))
         if self.since is not None:

@@ -71,7 +71,7 @@ _NARROW = (
 
 def narrowings(search: AuditSearch, counted: Facets) -> list[tuple[object, list[tuple[Facet, str, str]]]]:
     """For each field that is still open: its values with counts, what people call them, and the search narrowed so."""
-    found = []
+    found: list[tuple[object, list[tuple[Facet, str, str]]]] = []
     for column, name, label in _NARROW:
         values = counted.by_field.get(column, [])
         if len(values) > 1 and not getattr(search, name):
