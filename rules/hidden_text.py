@@ -1,5 +1,6 @@
 """Characters a person cannot see. In a text someone answers for they are either refused or shown, never passed over."""
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -20,6 +21,15 @@ class Segment:
     name: str = ""
 
 
+# What counts as hidden although Python calls it printable: variation selectors and letters that are blank.
+_PRINTABLE_HIDDEN = re.compile(f"[\ufe00-\ufe0f\u180b-\u180f\U000e0100-\U000e01ef{''.join(_BLANK_LETTERS)}]")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether there is surely nothing hidden in it, told without looking at each character: nearly every text."""
+    return text.replace("\n", "").replace("\t", "").isprintable() and not _PRINTABLE_HIDDEN.search(text)
+
+
 def is_hidden(char: str) -> bool:
     """Whether this character changes a text without being seen: bidi marks, zero widths, tags, variation selectors."""
     if char in _READABLE_CONTROLS:
@@ -36,6 +46,8 @@ def code_point(char: str) -> str:
 
 def hidden_in(text: str) -> list[str]:
     """The distinct hidden characters of a text as code points, in order of first appearance."""
+    if _is_plain(text):
+        return []
     return list(dict.fromkeys(code_point(char) for char in text if is_hidden(char)))
 
 
@@ -46,11 +58,15 @@ def without_hidden(text: str) -> str:
 
 def spelled(text: str) -> str:
     """The text with each hidden character written out, for example as [U+202E]."""
+    if _is_plain(text):
+        return text
     return "".join(f"[{code_point(char)}]" if is_hidden(char) else char for char in text)
 
 
 def reveal(text: str, *, shared: bool = False) -> list[Segment]:
     """The text cut into readable stretches and one segment for each hidden character, in order."""
+    if _is_plain(text):
+        return [Segment(text, shared=shared)] if text else []
     segments: list[Segment] = []
     start = 0
     for index, char in enumerate(text):

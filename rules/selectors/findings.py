@@ -153,8 +153,11 @@ def conflict_counts(run: MiningRun) -> dict[str, int]:
 def conflicts_of(instruction: Instruction) -> tuple[list[ConflictView], int]:
     """The strongest conflicts of an instruction in the latest run, seen from its side, and how many there are."""
     newest = _newest_first(instruction.task).values("pk")[:1]
-    found = list(_conflicts().filter(Q(first=instruction) | Q(second=instruction), run=newest))
-    return _views(instruction.task, found[:CARD_CONFLICTS], own=instruction), len(found)
+    involved = Conflict.objects.filter(Q(first=instruction) | Q(second=instruction), run=newest)
+    found = list(involved.values_list("pk", flat=True))
+    if not found:  # most have none: the rows with all they point at are dear to ask for
+        return [], 0
+    return _views(instruction.task, _conflicts().filter(pk__in=found[:CARD_CONFLICTS]), own=instruction), len(found)
 
 
 def _conflicts() -> QuerySet[Conflict]:
@@ -228,9 +231,10 @@ def match_counts(run: MiningRun) -> dict[str, int]:
 
 def change_of(instruction: Instruction) -> ChangeView | None:
     """What the latest run that knew this instruction says has changed; None where nothing has."""
-    match = _matches().filter(instruction=instruction).order_by("-run__number").first()
-    if match is None or match.kind in {MatchKind.UNCHANGED, MatchKind.NEW}:
+    latest = RunMatch.objects.filter(instruction=instruction).order_by("-run__number").values_list("pk", "kind").first()
+    if latest is None or latest[1] in {MatchKind.UNCHANGED, MatchKind.NEW}:
         return None
+    match = _matches().get(pk=latest[0])
     change = _change(instruction.task, match)
     settled = match.kind == MatchKind.REWORDED and not change.is_waiting and match.replaces is None
     return None if settled else change

@@ -19,7 +19,7 @@ from rules.forms.review import DecisionForm, QueueFilterForm
 from rules.models import Audience, DecisionKind, Instruction, ReasonCode, SavedView, Task
 from rules.selectors import review as selectors
 from rules.selectors.findings import change_of, conflicts_of
-from rules.selectors.review_filter import ReviewFilter, queue_counts, second_checks_elsewhere, topics_of, view_rows
+from rules.selectors.review_filter import ReviewFilter, queue_counts, second_checks_elsewhere, topics_of
 from rules.selectors.review_hands import draft_of, hands_of
 from rules.selectors.review_order import place_of
 from rules.selectors.review_preference import preference_of
@@ -230,9 +230,7 @@ def _go_on(
         nothing = _("Nothing is left for you to decide in this view.")
         messages.success(request, " ".join([*said, nothing]), extra_tags=clear)
         return to_queue(request, task, view)
-    left = view_rows(task, view, request.user, open_only=True).count()
-    words = ngettext("%(count)d left.", "%(count)d left.", left) % {"count": left}
-    return _redirect(request, card_url(task, number, view), [*said, words], clear)
+    return _redirect(request, card_url(task, number, view), said, clear)
 
 
 def _withdrawn(numbers: tuple[int, ...]) -> list[str]:

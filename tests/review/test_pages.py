@@ -274,7 +274,7 @@ def test_a_decision_leads_to_the_next_card_of_the_view(task: Task, ana: User, cl
     response = post(client, "approve", rows[1], query)
     assert response["Location"] == url("instruction-detail", 3, query=query)
     page = plain(client.get(response["Location"]))
-    assert "Approved #2. 3 left." in page
+    assert "Approved #2." in page
     assert "2 of 3" in page
     # Past the last one the first that is still open comes next, and then the queue.
     assert post(client, "defer", rows[3], query)["Location"] == url("instruction-detail", 1, query=query)
@@ -291,7 +291,7 @@ def test_an_edit_says_who_approves_it_and_lets_the_kept_draft_go(task: Task, ana
     client = client_of(ana)
     response = post(client, "edit", first, text=f"{RULE} (1) Indeed.")
     page = client.get(response["Location"])
-    assert "Edited #1; a second reviewer approves it. 1 left." in plain(page)
+    assert "Edited #1; a second reviewer approves it." in plain(page)
     assert f'data-draft-clear="instruction-nda-{first.number}"' in text_of(page)
 
 
@@ -439,7 +439,7 @@ def test_htmx_gets_the_card_alone_and_hears_what_happened(task: Task, ana: User,
     assert "<html" not in text_of(fragment)
     assert "<title>Instruction 2 · NDA" in text_of(fragment)
     assert '<article class="review" id="card"' in text_of(fragment)
-    assert 'data-announce="Approved #1. 1 left. "' in text_of(fragment)
+    assert 'data-announce="Approved #1. 1 of 1"' in text_of(fragment)
     assert "HX-Request" in fragment["Vary"]
 
 

@@ -7,6 +7,7 @@ from django.test import Client
 
 from pld_app.errors import InvalidInput
 from pld_app.models import User
+from rules.hidden_text import is_hidden, reveal
 from rules.models import InstructionStatus, RulesetStatus, Task
 from rules.services.review import instruction_approve, instruction_edit
 from rules.services.rulesets import ruleset_create, ruleset_freeze
@@ -83,3 +84,11 @@ def test_the_settings_form_refuses_it_where_it_is_typed(task: Task, ada: User, c
     assert response.status_code == 422
     assert "invisible characters in it (U+202E)" in response.content.decode()
     assert admin.post("/tasks/nda/settings/", sent).status_code == 302
+
+
+def test_no_hidden_character_passes_for_a_plain_text() -> None:
+    """The quick look at a whole text misses none of what the look at each character finds."""
+    every = [chr(code) for code in range(0x110000)]
+    hidden = [char for char in every if is_hidden(char)]
+    assert len(hidden) > 100_000
+    assert [char for char in hidden if reveal(f"a{char}b")[1:2] != [reveal(char)[0]]] == []

@@ -21,6 +21,7 @@ from rules.models import (
     Evidence,
     EvidenceRole,
     ImportReject,
+    Instruction,
     MicroRule,
     Suspect,
     Task,
@@ -152,9 +153,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     withdrawn = steps.again_frozen(task, ana)
     absence_set(person=ben, by=ben, starts_on=timezone.now().date(), ends_on=timezone.now().date(), deputy=ana)
     assignment_set(instruction_id=card.pk, by=ana, person=ben)
-    thread = comment_write(instruction_id=card.pk, author=ana, body=HOSTILE, quote=HOSTILE)
-    comment_answer(comment_id=thread.pk, author=ben, body=HOSTILE)
-    comment_resolve(comment_id=comment_write(instruction_id=card.pk, author=sam, body=HOSTILE).pk, actor=ana)
+    _commented(card, ana, sam)
     kept = saved_view_save(
         task=task, owner=ana, name=SHORT[:80], audience="team", view=ReviewFilter(text=HOSTILE[:200])
     )
@@ -186,6 +185,14 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         "evaluation": evaluated.number,
         **_evaluation_objects(evaluated),
     }
+
+
+def _commented(card: Instruction, one: User, other: User) -> None:
+    """An open thread on words of the rule, with an answer, and a resolved one."""
+    thread = comment_write(instruction_id=card.pk, author=one, body=HOSTILE, quote=HOSTILE)
+    comment_answer(comment_id=thread.pk, author=other, body=HOSTILE)
+    settled = comment_write(instruction_id=card.pk, author=other, body=HOSTILE)
+    comment_resolve(comment_id=settled.pk, actor=one)
 
 
 def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
