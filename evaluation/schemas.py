@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict
 
-from evaluation.metrics import CallSummary, Metrics
+from evaluation.metrics import CallSummary, LabelScore, Metrics, PairedComparison
 
 
 class Figure(BaseModel):
@@ -72,3 +72,38 @@ class RunFigures(Figure):
         """Lowest, mean and highest macro-F1 over the repetitions."""
         values = [one.macro_f1 for one in self.repeats] or [self.metrics.macro_f1]
         return min(values), sum(values) / len(values), max(values)
+
+
+class Flip(Figure):
+    """An example whose answer changed; an empty answer was not usable."""
+
+    example: int
+    gold: str
+    before: str
+    after: str
+
+
+class LabelChange(Figure):
+    """One label with all instructions, and without one of them; `given_*` count how often it was the answer."""
+
+    before: LabelScore
+    after: LabelScore
+    given_before: int
+    given_after: int
+
+    @property
+    def f1_change(self) -> float:
+        """Without minus with; a label that nobody gave or should have given counts as 0."""
+        return (self.after.f1 or 0.0) - (self.before.f1 or 0.0)
+
+
+class AblationFigures(Figure):
+    """What leaving one instruction out did, over the `paired.n` examples answered both times; changes are without
+    minus with. `missing` examples got no answer. `paired` None: more than half of them, so nothing is said."""
+
+    prompt_sha256: str
+    missing: int
+    flipped: int
+    paired: PairedComparison | None
+    labels: tuple[LabelChange, ...]
+    flips: tuple[Flip, ...]

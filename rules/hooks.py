@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.utils.functional import Promise
 
 if TYPE_CHECKING:
-    from rules.models import Release, Ruleset
+    from rules.models import Release, Ruleset, Task
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class Verdict:
 type Figures = Callable[["Ruleset"], Iterable[Figure]]
 type Verdicts = Callable[["Ruleset"], Iterable[Verdict]]
 type Objections = Callable[["Release"], Iterable[str]]
+type DatasetNow = Callable[["Task"], str | None]
 
 _figures: dict[str, Figures] = {}
 _verdicts: dict[str, Verdicts] = {}
 _objections: dict[str, Objections] = {}
+_datasets: dict[str, DatasetNow] = {}
 
 
 def register(
@@ -54,10 +56,12 @@ def register(
     figures: Figures | None = None,
     verdicts: Verdicts | None = None,
     objections: Objections | None = None,
+    dataset: DatasetNow | None = None,
 ) -> None:
     """Register what `name` can say; the same name again replaces it. Called from an app's `ready`.
 
-    `objections` are asked before a scheduled publication goes live: each text it gives is a reason not to.
+    `objections` are asked before a scheduled publication goes live: each text it gives is a reason not to. `dataset`
+    gives the SHA-256 of the newest dataset of a task.
     """
     if figures is not None:
         _figures[name] = figures
@@ -65,6 +69,8 @@ def register(
         _verdicts[name] = verdicts
     if objections is not None:
         _objections[name] = objections
+    if dataset is not None:
+        _datasets[name] = dataset
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,8 @@ def ruleset_evidence(ruleset: "Ruleset") -> Evidence:
 def publish_objections(release: "Release") -> list[str]:
     """Reasons why this release should not go live now; none registered means none."""
     return [why for ask in _objections.values() for why in ask(release)]
+
+
+def dataset_now(task: "Task") -> str | None:
+    """The SHA-256 of the dataset that measurements of this task are taken on now; None where there is none."""
+    return next((sha256 for ask in _datasets.values() if (sha256 := ask(task))), None)

@@ -123,11 +123,25 @@ def prompt_compile(preamble: str, labels: Sequence[str], instructions: Sequence[
 
     Raises ValueError for an instruction without visible text, which would be a number with nothing behind it.
     """
+    return prompt_frame(preamble, labels, _numbered(instructions), output_contract)
+
+
+def _numbered(instructions: Sequence[str]) -> str:
     lines = [one_line(text) for text in instructions]
     if not all(lines):
         raise ValueError("an instruction has no visible text")
-    numbered = "\n".join([INSTRUCTIONS_HEADING, *(f"{place}. {line}" for place, line in enumerate(lines, start=1))])
-    return prompt_frame(preamble, labels, numbered, output_contract)
+    return "\n".join([INSTRUCTIONS_HEADING, *(f"{place}. {line}" for place, line in enumerate(lines, start=1))])
+
+
+def prompt_without(prompt: str, instructions: Sequence[str], place: int) -> str:
+    """A compiled prompt as it would be without the instruction at `place` (from 0); all else keeps its bytes.
+
+    Raises ValueError when these are not the prompt's instructions.
+    """
+    block = f"\n\n{_numbered(instructions)}\n\n"
+    if prompt.count(block) != 1:
+        raise ValueError("the prompt does not hold these instructions once")
+    return prompt.replace(block, f"\n\n{_numbered([*instructions[:place], *instructions[place + 1 :]])}\n\n")
 
 
 def prompt_frame(preamble: str, labels: Sequence[str], middle: str, output_contract: str) -> str:

@@ -5,7 +5,7 @@ Pure, and without scikit-learn, so that the web processes stay quick to start.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Literal
@@ -27,6 +27,29 @@ class Line:
     label: str
     text: str
     support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How many of a student's `n` answers change when a line is left out; `stale` says in words what changed since."""
+
+    flipped: int
+    fixed: int
+    broken: int
+    n: int
+    student: str
+    split: str
+    stale: str = ""
+
+    @property
+    def bound_percent(self) -> str:
+        """The share of answers, in percent, that more than no change in `n` rules out at 95% (exact binomial bound)."""
+        return f"{100 * no_flip_bound(self.n):.1f}"
+
+
+def no_flip_bound(n: int) -> float:
+    """The upper 95% bound of a share of which 0 in `n` were seen: 1 - 0.05^(1/n) (Clopper and Pearson, one-sided)."""
+    return float(1 - 0.05 ** (1 / n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +95,29 @@ def suggestions_of(lines: Sequence[Line], *, most_compared: int = MOST_COMPARED)
         found += filter(None, (texts.compare(other, place) for other in sorted(partners)))
         texts.add(place)
     return Looked(_in_order(found), len(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A line whose absence changed no answer. `twins` are lines of near the same words of which that holds as well.
+
+    Of twins one may stand in for the other: what leaving out both would do was not measured.
+    """
+
+    number: int
+    measured: Measured
+    twins: tuple[int, ...]
+
+
+def idle_lines(measured: Mapping[int, Measured], found: Iterable[Suggestion]) -> list[Idle]:
+    """Lines that no answer depends on, by number; `found` says which are near the same."""
+    idle = {number for number, one in measured.items() if not one.flipped}
+    twins: defaultdict[int, set[int]] = defaultdict(set)
+    for pair in found:
+        if {pair.number, pair.other} <= idle:
+            twins[pair.number].add(pair.other)
+            twins[pair.other].add(pair.number)
+    return [Idle(number, measured[number], tuple(sorted(twins[number]))) for number in sorted(idle)]
 
 
 def _in_order(found: list[Suggestion]) -> list[Suggestion]:

@@ -1,5 +1,6 @@
-"""Rows of evaluation: datasets and their examples, runs and their predictions, and runs started together."""
+"""Rows of evaluation: datasets and their examples, runs and their predictions, runs started together, ablations."""
 
+from evaluation.models.ablations import Ablation, AblationItem, AblationOrder, AblationResult
 from evaluation.models.datasets import Dataset, DatasetCheck, DatasetSource, DatasetState, Example, InputTemplate
 from evaluation.models.groups import RunGroup
 from evaluation.models.runs import (
@@ -14,6 +15,10 @@ from evaluation.models.runs import (
 __all__ = [
     "BASELINES",
     "NEED_STUDENT",
+    "Ablation",
+    "AblationItem",
+    "AblationOrder",
+    "AblationResult",
     "Dataset",
     "DatasetCheck",
     "DatasetSource",

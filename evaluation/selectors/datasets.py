@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.db.models import Count, QuerySet
 from django.http import Http404
 
-from evaluation.models import Dataset, DatasetCheck
+from evaluation.models import Dataset, DatasetCheck, DatasetState
 from rules.models import Split, Task
 
 
@@ -47,3 +47,8 @@ def split_rows(dataset: Dataset, labels: Sequence[str]) -> list[SplitRow]:
 def check_of(dataset: Dataset) -> DatasetCheck | None:
     """What the look for near copies found, once it is done."""
     return DatasetCheck.objects.filter(dataset=dataset).first()
+
+
+def newest_sha256(task: Task) -> str | None:
+    """The hash of the newest frozen dataset of a task; None where there is none."""
+    return task.datasets.filter(state=DatasetState.FROZEN).values_list("sha256", flat=True).first()

@@ -133,9 +133,9 @@ def _ask(run: EvaluationRun, repeat: int, open_ids: list[int], writer: Writer, s
     try:
         requests = _requests(run, repeat, open_ids)
         for recorded in recorded_calls(run.student, requests, scope=scope, should_stop=stop.should_stop, run=str(run)):
-            if _is_reply(recorded):
+            if is_reply(recorded):
                 writer.add(_prediction(run, repeat, recorded))
-            elif recorded.outcome is not Outcome.CANCELLED or _cut_off_too_often(scope, recorded):
+            elif recorded.outcome is not Outcome.CANCELLED or cut_off_too_often(scope, recorded):
                 unanswered.append(recorded)
     finally:
         writer.flush()
@@ -153,14 +153,14 @@ def _requests(run: EvaluationRun, repeat: int, example_ids: list[int]) -> Iterat
             yield example_request(run, str(example_id), examples[example_id].input, repeat=repeat)
 
 
-def _is_reply(recorded: RecordedCall) -> bool:
+def is_reply(recorded: RecordedCall) -> bool:
     """Whether the student itself replied, usably or not; a failing server is no answer of the student's."""
     if recorded.outcome is Outcome.MALFORMED:
         return bool(recorded.model_returned or recorded.prompt_tokens)
     return recorded.outcome in _REPLIED
 
 
-def _cut_off_too_often(scope: str, recorded: RecordedCall) -> bool:
+def cut_off_too_often(scope: str, recorded: RecordedCall) -> bool:
     if recorded.call_id is None:
         return False
     cut = ModelCall.objects.filter(scope=scope, subject=recorded.request.key, outcome=Outcome.CANCELLED)
@@ -172,7 +172,7 @@ def _prediction(run: EvaluationRun, repeat: int, recorded: RecordedCall) -> Pred
     prediction = Prediction(run=run, example_id=example_id, repeat=repeat, call_id=recorded.call_id)
     if not recorded.ok:
         prediction.problem = recorded.error[:300]
-        prediction.outcome = PredictionOutcome.MALFORMED if _is_reply(recorded) else PredictionOutcome.NO_ANSWER
+        prediction.outcome = PredictionOutcome.MALFORMED if is_reply(recorded) else PredictionOutcome.NO_ANSWER
         return prediction
     answer = parse_answer(recorded.text, run.labels, run.abstention_label)
     prediction.label = answer.label or ""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from django.db import transaction
 
-from evaluation.models import EvaluationRun, Prediction
+from evaluation.models import Ablation, EvaluationRun, Prediction
 from pld_app.jobs import Lease
 
 # What a stream of calls does not wait for: rows that are buffered, and the question whether to stop.
@@ -59,7 +59,7 @@ class Writer:
 class StopQuestion:
     """Whether to make no further call; the database is asked a few times a second, however fast the calls are."""
 
-    def __init__(self, run: EvaluationRun, lease: Lease, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, run: EvaluationRun | Ablation, lease: Lease, meanwhile: Callable[[], None]) -> None:
         self.run = run
         self.lease = lease
         self.meanwhile = meanwhile
@@ -84,4 +84,5 @@ class StopQuestion:
             raise SliceOver
 
     def _is_cancelled(self) -> bool:
-        return EvaluationRun.objects.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists()
+        rows = type(self.run)._default_manager
+        return rows.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists()

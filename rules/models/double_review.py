@@ -99,15 +99,28 @@ class Opinion(models.Model):
 class InstructionImpact(models.Model):
     """How many answers of a student change when an instruction is left out, as a measurement found it. Append-only.
 
-    Written by whoever measures; `source` names the measurement, `flipped` of `n` answers changed.
+    Written by whoever measures; `source` names the measurement, `flipped` of `n` answers changed: `fixed` from wrong to
+    right, `broken` from right to wrong, the rest from wrong to wrong. `macro_f1_change` is without minus with the
+    instruction, `low` and `high` bound its 95% interval. `ruleset_version` and `prompt_sha256` say which state of the
+    ruleset was measured, `model` and `dataset_sha256` on what. Measurements before these columns leave them empty.
     """
 
     instruction = models.ForeignKey(Instruction, models.PROTECT, related_name="impacts")
     revision = models.ForeignKey(Revision, models.PROTECT, related_name="+")
     flipped = models.PositiveIntegerField()
+    fixed = models.PositiveIntegerField(null=True)
+    broken = models.PositiveIntegerField(null=True)
     n = models.PositiveIntegerField()
+    macro_f1_change = models.FloatField(null=True)
+    low = models.FloatField(null=True)
+    high = models.FloatField(null=True)
     student = models.CharField(max_length=200)
+    model = models.CharField(max_length=120, blank=True)
     split = models.CharField(max_length=12)
+    dataset_sha256 = models.CharField(max_length=64, blank=True)
+    ruleset = models.ForeignKey("rules.Ruleset", models.PROTECT, null=True, related_name="impacts")
+    ruleset_version = models.PositiveIntegerField(null=True)
+    prompt_sha256 = models.CharField(max_length=64, blank=True)
     source = models.CharField(max_length=200)
     at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -115,6 +128,10 @@ class InstructionImpact(models.Model):
         ordering = ("-pk",)
         constraints = (
             models.CheckConstraint(condition=Q(n__gte=1, flipped__lte=F("n")), name="instruction_impact_of_n"),
+            models.CheckConstraint(
+                condition=Q(fixed__isnull=True, broken__isnull=True) | Q(flipped__gte=F("fixed") + F("broken")),
+                name="instruction_impact_adds_up",
+            ),
         )
 
     def __str__(self) -> str:

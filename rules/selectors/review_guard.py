@@ -20,6 +20,7 @@ from rules.models import (
     Task,
     Waiting,
 )
+from rules.selectors.impacts import impact_of
 from rules.selectors.review_policy import policy_of
 
 
@@ -153,14 +154,12 @@ class Figures:
     cluster_traces: int
     confidence: str
     impact: InstructionImpact | None
+    impact_changed: list[str]
+    """In words, what has changed since the impact was measured."""
 
     @property
     def impact_percent(self) -> str:
         return f"{100 * self.impact.flipped / self.impact.n:.1f}" if self.impact else ""
-
-    @property
-    def impact_is_stale(self) -> bool:
-        return self.impact is not None and self.impact.instruction.current_revision_id != self.impact.revision_id
 
 
 def figures_open(instruction: Instruction, user: User) -> bool:
@@ -172,13 +171,14 @@ def figures_open(instruction: Instruction, user: User) -> bool:
 
 
 def figures_of(instruction: Instruction) -> Figures:
-    impact = InstructionImpact.objects.filter(instruction=instruction).select_related("instruction").first()
+    impact, changed = impact_of(instruction)
     return Figures(
         support=instruction.support,
         contradictions=instruction.contradictions,
         cluster_traces=instruction.cluster.size if instruction.cluster else 0,
         confidence=str(instruction.provenance.get("confidence", "")),
         impact=impact,
+        impact_changed=changed,
     )
 
 

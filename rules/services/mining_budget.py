@@ -1,8 +1,9 @@
-"""What a mining run may spend, kept in its row, so that all its workers share one purse."""
+"""What a run may spend, kept in its row, so that all its workers share one purse."""
 
 from decimal import Decimal
+from typing import Any
 
-from django.db import connection
+from django.db import connection, models
 from django.db.models import F
 from django.utils.translation import gettext as _
 
@@ -10,7 +11,7 @@ from pld_app.model_edge import BudgetExhausted
 from rules.models import MiningRun
 
 _TAKE = (
-    f"UPDATE {MiningRun._meta.db_table} SET calls_used = calls_used + %s, cost_used = cost_used + %s "  # noqa: S608
+    "UPDATE {table} SET calls_used = calls_used + %s, cost_used = cost_used + %s "
     "WHERE id = %s AND (max_calls IS NULL OR calls_used + %s <= max_calls) "
     "AND (max_cost IS NULL OR cost_used + %s <= max_cost)"
 )
@@ -23,12 +24,16 @@ AHEAD = 10
 class RunBudget:
     """The limits of one run for one worker, who sets a few calls aside at a time and returns what is left at the end.
 
+    `rows` is the model of the run: one with max_calls, max_cost, calls_used and cost_used.
+
     Others may see too much used, never too little. What a killed worker had set aside stays so: those calls may have
     been sent and billed.
     """
 
-    def __init__(self, run_id: int) -> None:
+    def __init__(self, run_id: int, rows: type[models.Model] = MiningRun) -> None:
         self._run_id = run_id
+        self._rows: models.Manager[Any] = rows._default_manager  # of any model with these four columns
+        self._statement = _TAKE.format(table=rows._meta.db_table)
         # Set aside in the row and not in use here; below zero when a call needed more requests than were set aside.
         self._calls = 0
         self._cost = Decimal(0)
@@ -45,20 +50,20 @@ class RunBudget:
     def set_aside(self, calls: int, cost: Decimal) -> None:
         """Set aside exactly this, in the caller's transaction, until `returned`. Raises BudgetExhausted."""
         with connection.cursor() as cursor:
-            cursor.execute(_TAKE, [calls, cost, self._run_id, calls, cost])
+            cursor.execute(self._statement, [calls, cost, self._run_id, calls, cost])
             if cursor.rowcount != 1:
                 raise BudgetExhausted(self._why(cost, calls))
 
     def returned(self, calls: int, cost: Decimal) -> None:
         """Give back of what was set aside what was not used."""
-        row = MiningRun.objects.filter(pk=self._run_id)
+        row = self._rows.filter(pk=self._run_id)
         row.update(calls_used=F("calls_used") - calls, cost_used=F("cost_used") - cost)
 
     def _take(self, ahead: int, each: Decimal) -> bool:
         """Set aside what is missing to so many calls of this cost, if the limits allow it."""
         calls, cost = max(0, ahead - self._calls), max(Decimal(0), ahead * each - self._cost)
         with connection.cursor() as cursor:
-            cursor.execute(_TAKE, [calls, cost, self._run_id, calls, cost])
+            cursor.execute(self._statement, [calls, cost, self._run_id, calls, cost])
             taken: bool = cursor.rowcount == 1
         if taken:
             self._calls += calls
@@ -77,7 +82,7 @@ class RunBudget:
             self.returned(calls, cost)
 
     def _why(self, cost: Decimal, calls: int = 1) -> str:
-        run = MiningRun.objects.get(pk=self._run_id)
+        run = self._rows.get(pk=self._run_id)
         if run.max_calls is not None and run.calls_used + calls > run.max_calls:
             text = _("The run may make %(limit)d calls, and %(used)d are made or under way.")
             if calls > 1:

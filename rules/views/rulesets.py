@@ -30,6 +30,7 @@ from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signa
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
 from rules.selectors.comments import open_count
+from rules.selectors.impacts import measured_lines
 from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
 from rules.selectors.signing import open_comments, reading_list
@@ -39,7 +40,7 @@ from rules.services.exporting import Export, ExportKind, ruleset_export
 from rules.services.publishing import release_create
 from rules.services.signing import rule_read, ruleset_sign
 from rules.services.withdrawing import ruleset_withdraw
-from rules.suggestions import suggestions_of
+from rules.suggestions import idle_lines, suggestions_of
 
 PER_PAGE = 25
 SUGGESTIONS_SHOWN = 25
@@ -98,6 +99,8 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
     except ValueError:
         compiled = None  # an instruction without visible text: the page shows it, freezing refuses it
     looked = suggestions_of(selectors.draft_lines(items))
+    measured = measured_lines(ruleset, items)
+    idle = idle_lines(measured, looked.found)
     context = {
         "task": ruleset.task,
         "ruleset": ruleset,
@@ -112,6 +115,9 @@ def _draft_page(request: UserRequest, ruleset: Ruleset, moved: _Moved = _Moved()
         "suggestion_count": len(looked.found),
         "suggestions_looked_at": looked.lines,
         "open_comments": open_count(row.item.instruction_id for row in rows),
+        "idle": idle[:SUGGESTIONS_SHOWN],
+        "idle_count": len(idle),
+        "measured_count": len(measured),
         "can_compose": ruleset.status == RulesetStatus.DRAFT and request.user.role == Role.REVIEWER,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
         "withdraw_form": WithdrawForm(auto_id="withdraw-%s"),
