@@ -1,6 +1,6 @@
 from django.urls import include, path
 
-from evaluation.views import datasets, groups, runs
+from evaluation.views import ablations, datasets, groups, runs
 
 _pages = [
     path("", runs.evaluation_list, name="evaluation-list"),
@@ -13,6 +13,12 @@ _pages = [
     path("datasets/", datasets.dataset_list, name="evaluation-datasets"),
     path("datasets/new/", datasets.dataset_new, name="evaluation-dataset-new"),
     path("datasets/<int:number>/", datasets.dataset_detail, name="evaluation-dataset"),
+    path("ablations/", ablations.ablation_list, name="evaluation-ablations"),
+    path("ablations/new/", ablations.ablation_new, name="evaluation-ablation-new"),
+    path("ablations/<int:number>/", ablations.ablation_detail, name="evaluation-ablation"),
+    path("ablations/<int:number>/cancel/", ablations.ablation_cancel, name="evaluation-ablation-cancel"),
+    path("ablations/<int:number>/raise/", ablations.ablation_raise, name="evaluation-ablation-raise"),
+    path("ablations/<int:number>/export.<str:kind>", ablations.ablation_export, name="evaluation-ablation-export"),
     path("template/", datasets.input_template, name="evaluation-template"),
     path("template/save/", datasets.input_template_new, name="evaluation-template-save"),
     path("<int:number>/", runs.evaluation_detail, name="evaluation-detail"),

@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from evaluation.models import EvaluationRun, RunGroup
+from evaluation.models import EvaluationRun, PromptKind, RunGroup
 from pld_app.audit_reading import query_save
 from pld_app.audit_search import AuditSearch
 from pld_app.factors import totp_begin
@@ -33,7 +33,7 @@ from rules.services.seeds import seed_make
 from rules.services.stopping import stop_make
 from rules.services.tokens import token_create
 from rules.services.webhooks import webhook_create
-from tests.evaluation.scene import make_run
+from tests.evaluation.scene import finished_directly, make_run, measured_directly
 from tests.factories import (
     make_call,
     make_change,
@@ -224,6 +224,12 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "evaluation-group-new": {"GET": ADMIN, "POST": ADMIN},
     "evaluation-group": {"GET": ALL},
     "evaluation-releases": {"GET": ALL},
+    "evaluation-ablations": {"GET": ALL},
+    "evaluation-ablation-new": {"GET": ADMIN, "POST": ADMIN},
+    "evaluation-ablation": {"GET": ALL},
+    "evaluation-ablation-cancel": {"POST": ADMIN},
+    "evaluation-ablation-raise": {"POST": ADMIN},
+    "evaluation-ablation-export": {"GET": ALL},
     "evaluation-datasets": {"GET": ALL},
     "evaluation-dataset-new": {"GET": ADMIN, "POST": ADMIN},
     "evaluation-dataset": {"GET": ALL},
@@ -242,6 +248,7 @@ RECORDED_READS = {
     "ruleset-export",
     "release-download",
     "evaluation-export",
+    "evaluation-ablation-export",
     "ruleset-compare-export",
 }
 
@@ -370,6 +377,9 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("ruleset-export", "number"): release.ruleset.number,
         ("evaluation", "number"): run.number,
         ("evaluation-dataset", "number"): run.dataset.number,
+        ("evaluation-ablation", "number"): measured_directly(
+            finished_directly(make_run(task, kind=PromptKind.RELEASE, release=release))
+        ).number,
         ("evaluation-group", "number"): RunGroup.objects.create(
             task=task, number=1, dataset=run.dataset, split="validation"
         ).number,

@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('evaluation', '0006_guards'),
-        ('rules', '0028_impact_figures'),
+        ('rules', '0031_impact_figures'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

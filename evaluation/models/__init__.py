@@ -6,6 +6,7 @@ from evaluation.models.groups import RunGroup
 from evaluation.models.runs import (
     BASELINES,
     NEED_STUDENT,
+    WITH_INSTRUCTIONS,
     EvaluationRun,
     Prediction,
     PredictionOutcome,
@@ -15,6 +16,7 @@ from evaluation.models.runs import (
 __all__ = [
     "BASELINES",
     "NEED_STUDENT",
+    "WITH_INSTRUCTIONS",
     "Ablation",
     "AblationItem",
     "AblationOrder",

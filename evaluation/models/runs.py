@@ -29,6 +29,8 @@ BASELINES = frozenset(
 """What a distilled prompt is compared with."""
 NEED_STUDENT = frozenset({PromptKind.ZERO_SHOT, PromptKind.FEW_SHOT, PromptKind.DRAFT, PromptKind.RELEASE})
 """Kinds whose labels a student gives; the others are computed here, without a call to one."""
+WITH_INSTRUCTIONS = frozenset({PromptKind.DRAFT, PromptKind.RELEASE})
+"""Kinds whose prompt is that of a ruleset."""
 
 
 class EvaluationRun(models.Model):
@@ -112,6 +114,10 @@ class EvaluationRun(models.Model):
     @property
     def is_baseline(self) -> bool:
         return self.kind in BASELINES
+
+    @property
+    def has_instructions(self) -> bool:
+        return self.kind in WITH_INSTRUCTIONS
 
     @property
     def call_scope(self) -> str:

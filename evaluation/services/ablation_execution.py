@@ -254,7 +254,7 @@ class _Measuring:
     def _write(self, item: AblationItem, figures: AblationFigures, impact: InstructionImpact | None) -> None:
         self.lease.check()
         if impact is None and figures.paired is not None:
-            impact = impact_record(_impact(self.ablation, item, figures))
+            impact = impact_record(impact_of_item(self.ablation, item, figures))
         AblationResult.objects.create(item=item, figures=figures.model_dump(mode="json"), impact=impact)
 
     def _progress_if_due(self) -> None:
@@ -287,7 +287,8 @@ def _prompt_of(request: CallRequest) -> str:
     return request.body.messages[0].content
 
 
-def _impact(ablation: Ablation, item: AblationItem, figures: AblationFigures) -> InstructionImpact:
+def impact_of_item(ablation: Ablation, item: AblationItem, figures: AblationFigures) -> InstructionImpact:
+    """The measurement as its instruction's reviewers are told of it, not saved."""
     paired, run = figures.paired, ablation.run
     assert paired is not None
     return InstructionImpact(

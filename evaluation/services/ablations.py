@@ -13,7 +13,7 @@ from django.db.models import Max, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from evaluation.models import Ablation, AblationItem, AblationOrder, EvaluationRun, Example, PromptKind
+from evaluation.models import Ablation, AblationItem, AblationOrder, EvaluationRun, Example
 from evaluation.services.ablation_execution import JOB_KIND, ablation_finish, asked_of, call_scope
 from evaluation.services.asking import example_request
 from evaluation.services.input_templates import require_admin
@@ -29,8 +29,6 @@ from rules.exceptions import InvalidTransition
 from rules.manifest import prompt_without
 from rules.models import Conflict, ConflictKind, MiningRun, Ruleset, RulesetItem, RunState, Task
 from rules.selectors.rulesets import ruleset_items
-
-KINDS = frozenset({PromptKind.DRAFT, PromptKind.RELEASE})
 
 
 @dataclass(frozen=True, kw_only=True)

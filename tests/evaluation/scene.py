@@ -4,12 +4,17 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evaluation.models import EvaluationRun, Example, PromptKind
+from evaluation.ablation import ablation_figures
+from evaluation.models import Ablation, AblationResult, EvaluationRun, Example, Prediction, PromptKind
+from evaluation.selectors.runs import examples_of, run_figures
+from evaluation.services.ablation_execution import asked_of, impact_of_item
+from evaluation.services.ablations import AblationChoice, ablation_create
 from evaluation.services.execution import JOB_KIND
 from evaluation.services.runs import evaluation_run_create
 from pld_app.jobs import job_execute
 from pld_app.models import Job, ModelEndpoint, User
-from rules.models import Split, Task, Trace
+from rules.models import RunState, Split, Task, Trace
+from rules.services.impacts import impact_record
 from tests.factories import make_endpoint, make_trace
 from tests.stub_server import Plan, StubRequest, completion
 
@@ -67,3 +72,37 @@ def work(run: EvaluationRun) -> EvaluationRun:
     job_execute(job_id=job_of(run).pk)
     run.refresh_from_db()
     return run
+
+
+def finished_directly(run: EvaluationRun) -> EvaluationRun:
+    """The run over at once, every example answered with its gold label, without a student."""
+    rows = EvaluationRun.objects.filter(pk=run.pk)
+    rows.update(state=RunState.RUNNING)
+    for one in examples_of(run):
+        Prediction.objects.create(run=run, example_id=one.example_id, gold=one.label, label=one.label)
+    run.refresh_from_db()
+    rows.update(state=RunState.SUCCEEDED, done=run.total, figures=run_figures(run).model_dump(mode="json"))
+    run.refresh_from_db()
+    return run
+
+
+def measured_directly(run: EvaluationRun, *, measured: int | None = None) -> Ablation:
+    """An ablation of a finished run, paused after `measured` instructions (all): without the first of them every
+    answer is another, without the others none is."""
+    ablation = ablation_create(run=run, user=None, choice=AblationChoice(max_calls=1_000_000), confirmed=None)
+    rows = Ablation.objects.filter(pk=ablation.pk)
+    rows.update(state=RunState.RUNNING)
+    asked = asked_of(run)
+    items = ablation.items.filter(rank__isnull=False).select_related("instruction__task", "revision").order_by("rank")
+    for item in items[:measured]:
+        after = {one.input_sha256: one.before if item.rank else _another(run, one.gold) for one in asked}
+        found = ablation_figures(asked, after, run.labels, prompt_sha256=item.prompt_sha256, seed=run.seed)
+        impact = impact_record(impact_of_item(ablation, item, found))
+        AblationResult.objects.create(item=item, figures=found.model_dump(mode="json"), impact=impact)
+    rows.update(state=RunState.PAUSED, error="The budget is used up.")
+    ablation.refresh_from_db()
+    return ablation
+
+
+def _another(run: EvaluationRun, gold: str) -> str:
+    return next(label for label in run.labels if label != gold)

@@ -6,13 +6,24 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from evaluation.models import Dataset, DatasetState, EvaluationRun, Example, Prediction, PromptKind, RunGroup
+from evaluation.models import (
+    Ablation,
+    AblationItem,
+    AblationResult,
+    Dataset,
+    DatasetState,
+    EvaluationRun,
+    Example,
+    Prediction,
+    PromptKind,
+    RunGroup,
+)
 from evaluation.sampling import DatasetRow, dataset_hash
 from evaluation.services.datasets import dataset_from_traces
 from pld_app.canonical import sha256_hex
 from pld_app.models import User
-from rules.models import RunState, Split, Task
-from tests.evaluation.scene import examples, make_run, student, work
+from rules.models import InstructionImpact, RunState, Split, Task
+from tests.evaluation.scene import examples, finished_directly, make_run, measured_directly, student, work
 from tests.factories import make_task, make_trace
 from tests.publishing import steps
 from tests.stub_server import stub_server
@@ -221,3 +232,64 @@ def test_templates_groups_and_checks_are_append_only(run: EvaluationRun) -> None
                 [f"evaluation_{table}"],
             )
             assert cursor.fetchone() == (2,)
+
+
+class TestAblations:
+    @pytest.fixture
+    def ablation(self, task: Task, ana: User) -> Ablation:
+        """Paused after the first of three instructions."""
+        examples(task, 4)
+        student("http://127.0.0.1:9/v1", task)
+        run = make_run(task, kind=PromptKind.DRAFT, ruleset=steps.draft(task, ana))
+        return measured_directly(finished_directly(run), measured=1)
+
+    def test_what_one_asks_never_changes(self, ablation: Ablation, task: Task) -> None:
+        rows = Ablation.objects.filter(pk=ablation.pk)
+        other = make_run(task)
+        for change in ({"run": other.pk}, {"total": 1}, {"ruleset_version": 9}, {"estimate": {}}, {"order": "picked"}):
+            refused(lambda change=change: rows.update(**change), "what an ablation asks never changes")  # type: ignore[misc]  # bound now
+        refused(lambda: sql("DELETE FROM evaluation_ablation"), "append-only")
+        refused(lambda: sql("TRUNCATE evaluation_ablation CASCADE"), "append-only")
+
+    def test_its_state_goes_only_forward(self, ablation: Ablation) -> None:
+        rows = Ablation.objects.filter(pk=ablation.pk)
+        refused(lambda: rows.update(state=RunState.SUCCEEDED), "cannot become succeeded")
+        rows.update(state=RunState.CANCELLED)
+        refused(lambda: rows.update(state=RunState.QUEUED), "never changes")
+        refused(lambda: rows.update(max_calls=5), "never changes")
+
+    def test_one_is_of_a_finished_run_of_its_ruleset(self, ablation: Ablation, task: Task, ana: User) -> None:
+        def another(**fields: Any) -> Any:
+            values = {
+                name: getattr(ablation, name) for name in ("task", "run", "ruleset", "order", "total", "max_calls")
+            }
+            return lambda: Ablation.objects.create(number=9, ruleset_version=1, **(values | fields))
+
+        refused(another(run=make_run(task)), "of a finished run of its ruleset")
+        refused(another(ruleset=steps.again_draft(task, ana)), "of a finished run of its ruleset")
+        refused(another(state=RunState.SUCCEEDED), "starts as queued")
+        refused(another(calls_used=3), "starts as queued")
+
+    def test_what_is_left_out_is_said_first(self, ablation: Ablation) -> None:
+        item = ablation.items.first()
+        assert item is not None
+        copy = {"ablation": ablation, "position": 9, "instruction": item.instruction, "revision": item.revision}
+        refused(lambda: AblationItem.objects.create(**copy, rank=9), "said before anything is asked")
+        refused(lambda: AblationItem.objects.update(rank=None), "append-only")
+
+    def test_a_result_is_of_what_a_running_one_leaves_out(self, ablation: Ablation) -> None:
+        first, second = ablation.items.order_by("rank")[:2]
+        refused(lambda: AblationResult.objects.create(item=second, figures={}), "its running ablation leaves out")
+        rows = Ablation.objects.filter(pk=ablation.pk)
+        rows.update(state=RunState.QUEUED)
+        rows.update(state=RunState.RUNNING)
+        wrong = {"item": second, "figures": {}, "impact": first.result.impact}
+        refused(lambda: AblationResult.objects.create(**wrong), "its running ablation leaves out")
+        refused(lambda: AblationResult.objects.update(figures={}), "append-only")
+        refused(lambda: sql("DELETE FROM evaluation_ablationresult"), "append-only")
+
+    def test_an_impact_adds_up_and_stays(self, ablation: Ablation) -> None:
+        impact = InstructionImpact.objects.get()
+        impact.pk, impact.fixed, impact.broken, impact.flipped = None, 2, 1, 2
+        refused(lambda: impact.save(force_insert=True), "instruction_impact_adds_up")
+        refused(lambda: InstructionImpact.objects.update(flipped=0), "append-only")

@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
+from evaluation.models import AblationResult, PromptKind
 from evaluation.schemas import RunFigures
-from pld_app.models import Job, JobState, ModelCall
-from rules.models import RunState, Task
-from tests.evaluation.scene import examples, job_of, make_run, student
+from evaluation.services.ablation_execution import JOB_KIND as ABLATION_JOB
+from evaluation.services.ablations import AblationChoice, ablation_create
+from pld_app.models import Job, JobState, ModelCall, User
+from rules.models import InstructionImpact, RunState, Task
+from tests.evaluation.scene import examples, finished_directly, job_of, make_run, student
 from tests.factories import audit_actions
+from tests.publishing import steps
 from tests.workers import calls_logged, process_environment, stub_process, wait_until
 
 COUNT, CONCURRENCY = 120, 6
@@ -79,3 +83,31 @@ def _lease_lapses(job: Job) -> None:
 def _worker(job: Job) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.evaluation.job_worker", str(job.pk)]
     return subprocess.Popen(command, env=process_environment())
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_kill_9_in_an_ablation_repeats_at_most_the_calls_in_flight(task: Task, ana: User, tmp_path: Path) -> None:
+    log, count = tmp_path / "calls.jsonl", 30
+    examples(task, count)
+    with stub_process(log, latency_s=0.08) as url:
+        student(url, task, concurrency=CONCURRENCY)
+        run = finished_directly(make_run(task, kind=PromptKind.DRAFT, ruleset=steps.draft(task, ana)))
+        choice = AblationChoice(max_calls=1_000)
+        ablation = ablation_create(run=run, user=None, choice=choice, confirmed=None)
+        job = Job.objects.get(kind=ABLATION_JOB)
+        for _ in range(2):
+            worker = _worker(job)
+            seen, more = len(calls_logged(log)), random.randint(CONCURRENCY + 2, 25)
+            wait_until(partial(_has_asked, log, seen + more), timeout_s=60, what="the next calls")
+            worker.kill()
+            assert worker.wait() != 0
+            _lease_lapses(job)
+        assert _worker(job).wait(timeout=60) == 0
+        asked = Counter(json.dumps(call["body"]["messages"]) for call in calls_logged(log))
+    ablation.refresh_from_db()
+    assert ablation.state == RunState.SUCCEEDED
+    assert len(asked) == 3 * count == ModelCall.objects.filter(outcome="ok").count()
+    assert sum(asked.values()) - 3 * count <= 2 * CONCURRENCY
+    assert AblationResult.objects.count() == InstructionImpact.objects.count() == 3
+    assert audit_actions(ablation) == ["ablation.started", "ablation.finished"]

@@ -9,7 +9,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
-from evaluation.models import Dataset, DatasetCheck, EvaluationRun, InputTemplate, RunGroup
+from evaluation.models import Ablation, Dataset, DatasetCheck, EvaluationRun, InputTemplate, PromptKind, RunGroup
 from pld_app.audit_reading import query_save
 from pld_app.audit_search import AuditSearch
 from pld_app.models import AuditEvent, Notification, Role, User
@@ -23,6 +23,7 @@ from rules.models import (
     ImportReject,
     Instruction,
     MicroRule,
+    Release,
     Suspect,
     Task,
     TraceImport,
@@ -37,7 +38,7 @@ from rules.services.saved_views import saved_view_save
 from rules.services.stopping import stop_make
 from rules.services.webhooks import webhook_create
 from rules.services.withdrawing import ruleset_withdraw
-from tests.evaluation.scene import make_run
+from tests.evaluation.scene import finished_directly, make_run, measured_directly
 from tests.factories import (
     approve_directly,
     make_call,
@@ -184,6 +185,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         "frozen": release.ruleset.number,
         "evaluation": evaluated.number,
         **_evaluation_objects(evaluated),
+        "ablation": _ablation(task, release).number,
     }
 
 
@@ -207,6 +209,13 @@ def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
     InputTemplate.objects.create(task=run.task, version=1, text=HOSTILE, abstention_label=SHORT)
     group = RunGroup.objects.create(task=run.task, number=1, dataset=run.dataset, split="validation")
     return {"dataset": run.dataset.number, "refused": refused.number, "comparison": group.number}
+
+
+def _ablation(task: Task, release: Release) -> Ablation:
+    """One of the hostile release's instructions, over the hostile example, with hostile words of why it paused."""
+    ablation = measured_directly(finished_directly(make_run(task, kind=PromptKind.RELEASE, release=release)))
+    Ablation.objects.filter(pk=ablation.pk).update(error=HOSTILE)
+    return ablation
 
 
 def _evaluated(task: Task, labels: list[str]) -> EvaluationRun:
@@ -287,6 +296,9 @@ PAGES = [
     "/tasks/nda/evaluation/datasets/new/",
     "/tasks/nda/evaluation/datasets/{dataset}/",
     "/tasks/nda/evaluation/datasets/{refused}/",
+    "/tasks/nda/evaluation/ablations/",
+    "/tasks/nda/evaluation/ablations/new/",
+    "/tasks/nda/evaluation/ablations/{ablation}/",
     "/tasks/nda/evaluation/template/",
 ]
 
@@ -394,6 +406,8 @@ def test_downloads_are_named_by_us_and_never_shown_as_pages(
         "/tasks/nda/evaluation/{evaluation}/export.csv",
         "/tasks/nda/evaluation/{evaluation}/export.json",
         "/tasks/nda/evaluation/{evaluation}/export.yaml",
+        "/tasks/nda/evaluation/ablations/{ablation}/export.csv",
+        "/tasks/nda/evaluation/ablations/{ablation}/export.json",
     ):
         response: Any = browser.get(path.format(**hostile))
         assert response.status_code == 200, path

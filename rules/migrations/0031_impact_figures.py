@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rules', '0027_review_indexes'),
+        ('rules', '0030_comments'),
     ]
 
     operations = [
