@@ -246,7 +246,9 @@ class TestAblations:
     def test_what_one_asks_never_changes(self, ablation: Ablation, task: Task) -> None:
         rows = Ablation.objects.filter(pk=ablation.pk)
         other = make_run(task)
-        for change in ({"run": other.pk}, {"total": 1}, {"ruleset_version": 9}, {"estimate": {}}, {"order": "picked"}):
+        first: list[dict[str, Any]] = [{"run": other.pk}, {"total": 1}, {"ruleset_version": 9}]
+        changes = [*first, {"estimate": {}}, {"order": "picked"}]
+        for change in changes:
             refused(lambda change=change: rows.update(**change), "what an ablation asks never changes")  # type: ignore[misc]  # bound now
         refused(lambda: sql("DELETE FROM evaluation_ablation"), "append-only")
         refused(lambda: sql("TRUNCATE evaluation_ablation CASCADE"), "append-only")
