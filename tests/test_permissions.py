@@ -26,6 +26,7 @@ from rules.models import PauseReason, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.attention import pause_open
+from rules.services.batches import batch_defer
 from rules.services.comments import comment_write
 from rules.services.mining import mining_run_create
 from rules.services.saved_views import saved_view_save
@@ -133,6 +134,12 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "conflict-list": {"GET": ALL},
     "review-queue": {"GET": ALL},
     "review-next": {"POST": REVIEWER},
+    "review-bulk": {"POST": ASSIGNERS},
+    "review-tag": {"POST": ASSIGNERS},
+    "review-pair-keep": {"POST": REVIEWER},
+    "batch-list": {"GET": ALL},
+    "batch-detail": {"GET": ALL},
+    "batch-undo": {"POST": REVIEWER},
     "assignment": {"GET": ASSIGNERS, "POST": ASSIGNERS},
     "absences": {"GET": ASSIGNERS, "POST": ASSIGNERS},
     "absence-end": {"POST": ASSIGNERS},
@@ -337,6 +344,9 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     hook = webhook_create(
         task=task, name="student", url="https://student.example/hook", secret_env="PLD_WEBHOOK_STUDENT", actor=ada
     )
+    alike = make_instruction(task, "If copies must be burnt at once, then label Breach.")
+    batch = batch_defer(task=task, actor=ana, shown={alike.number: alike.version}).batch
+    assert batch
     arguments = {
         ("control", "pk"): stop.pk,
         ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
@@ -363,6 +373,8 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("assignment", "number"): instruction.number,
         ("comment", "number"): instruction.number,
         ("comment", "pk"): comment_write(instruction_id=instruction.pk, author=ana, body="Is this so?").pk,
+        ("review-pair-keep", "other"): alike.number,
+        ("batch", "pk"): batch.pk,
         ("absence", "pk"): ana.pk,
         ("saved", "view"): kept.slug,
         ("seed", "pk"): seed_make(task=task, admin=ada, source_number=instruction.number, kind=SeedKind.POLARITY).pk,

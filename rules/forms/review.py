@@ -43,11 +43,20 @@ class QueueFilterForm(forms.Form):
     label = forms.ChoiceField(label=_("Label"), required=False)
     topic = forms.CharField(label=_("Topic"), required=False, max_length=200, widget=LongSelect)
     mark = forms.ChoiceField(label=_("Only"), required=False)
+    tag = forms.CharField(label=_("Tag"), required=False, max_length=30, widget=LongSelect)
     text = forms.CharField(
         label=_("Search"), required=False, max_length=200, widget=forms.TextInput(attrs={"type": "search"})
     )
 
-    def __init__(self, data: Mapping[str, str], *, task: Task, user: User, topics: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Mapping[str, str],
+        *,
+        task: Task,
+        user: User,
+        topics: list[str] | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
         self.presets = {"tab": Tab.OPEN.value, "domain": user.domain or ALL_DOMAINS}
         super().__init__({**self.presets, **{key: value for key, value in data.items() if value}})
         domains: Choices = [(ALL_DOMAINS, _("All domains")), *Domain.choices]
@@ -56,6 +65,7 @@ class QueueFilterForm(forms.Form):
         self._choose("label", labels)
         self._choose("mark", [("", _("All")), *Mark.choices])
         self.fields["topic"].widget.choices = [("", _("All topics")), *((topic, topic) for topic in topics or [])]
+        self.fields["tag"].widget.choices = [("", _("All tags")), *((tag, tag) for tag in tags or [])]
 
     def _choose(self, name: str, choices: Choices) -> None:
         field = self.fields[name]
@@ -72,6 +82,7 @@ class QueueFilterForm(forms.Form):
             topic=fit.get("topic", ""),
             text=fit.get("text", ""),
             mark=fit.get("mark", ""),
+            tag=fit.get("tag", ""),
         )
 
 

@@ -4,7 +4,7 @@ All in a number of queries that does not grow with the rows. A reason is a predi
 meets in its own service and in the database is asked there once more.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import connection
@@ -152,7 +152,7 @@ def _not_approved(row: Instruction, known: _Known, opened: Instruction | None) -
         checks += [
             (not are_alike(row, opened), _("It is no near-duplicate of the card you opened.")),
             (
-                bool(risky_changes(card.text, revision.text, row.task.labels)),
+                _differs_in_much(row, card.text),
                 _("A word that decides much, a number or a label differs: it is decided on its card."),
             ),
             (needs_card, _("It is decided on its card.")),
@@ -167,9 +167,10 @@ def are_alike(one: Instruction, other: Instruction) -> bool:
 
 
 def alike_of(instruction: Instruction, user: User) -> list[Instruction]:
-    """The open near-duplicates of a card, at most as many as can be approved with it, the lowest number first.
+    """The open near-duplicates of a card that can be offered with it, at most nine, the lowest number first.
 
-    Left out is what this person may not read yet: its words would show beside the card's.
+    Left out is what this person may not read yet, whose words would show beside the card's, and what differs from it in
+    a word that decides much.
     """
     family = getattr(getattr(instruction, "near_duplicate", None), "family", None)
     revision = instruction.current_revision
@@ -177,26 +178,37 @@ def alike_of(instruction: Instruction, user: User) -> list[Instruction]:
         return []
     rows = Instruction.objects.filter(task=instruction.task_id, label=instruction.label, near_duplicate__family=family)
     mined = rows.awaiting_review().filter(current_revision__author__isnull=True).exclude(pk=instruction.pk)
-    near = list(mined.select_related("task", "current_revision").order_by("number")[: MAX_APPROVED - 1])
-    withheld = withheld_among(instruction.task, near, user) if near else set()
-    return [row for row in near if row.pk not in withheld]
+    found = list(mined.select_related("task", "current_revision").order_by("number"))
+    withheld = withheld_among(instruction.task, found, user) if found else set()
+    near = [row for row in found if row.pk not in withheld and not _differs_in_much(row, revision.text)]
+    return near[: MAX_APPROVED - 1]
+
+
+def _differs_in_much(row: Instruction, text: str) -> bool:
+    return row.current_revision is None or bool(risky_changes(text, row.current_revision.text, row.task.labels))
+
+
+def assignable_reasons(user: User, rows: Sequence[Instruction]) -> Reasons:
+    """Why each of these rows is not for this person to assign."""
+    found = {row.pk: _not_open(row) for row in rows if not row.is_open}
+    if user.role != Role.ADMIN:
+        foreign = [row.pk for row in rows if row.domain not in {user.domain, ""}]
+        found |= dict.fromkeys(foreign, _("It is of another domain than yours."))
+    return found
 
 
 def assignment_reasons(
-    user: User, rows: Iterable[Instruction], *, person: User | None, pool: str, due_on: object
+    user: User, rows: Sequence[Instruction], *, person: User | None, pool: str, due_on: object
 ) -> Reasons:
-    """Why each of these rows is not given to this reviewer or pool."""
+    """Why each of these rows is not given to this reviewer or pool, or is theirs already."""
+    wanted = (person.pk if person else None, pool, due_on)
     found: Reasons = {}
     for row in rows:
         current = getattr(row, "assignment", None)
         has = (current.person_id, current.pool, current.due_on) if current else (None, "", None)
-        if user.role != Role.ADMIN and row.domain not in {user.domain, ""}:
-            found[row.pk] = _("It is of another domain than yours.")
-        elif not row.is_open:
-            found[row.pk] = _not_open(row)
-        elif has == (person.pk if person else None, pool, due_on):
+        if has == wanted:
             found[row.pk] = _("It is theirs already.") if current else _("It is nobody's in particular already.")
-    return found
+    return found | assignable_reasons(user, rows)
 
 
 def undo_reasons(items: Sequence[BatchItem], actor: User) -> Reasons:

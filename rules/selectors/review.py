@@ -36,6 +36,7 @@ from rules.selectors.review_age import Age, age_of, thresholds_of
 from rules.selectors.review_compare import Comparison, SimilarView, comparisons_of, label_index, similar_of
 from rules.selectors.review_filter import ReviewFilter
 from rules.selectors.review_order import review_rows
+from rules.selectors.tags import tags_of
 
 PAGE_ROWS = 25
 OPEN_EVIDENCE = 3
@@ -54,6 +55,7 @@ class QueueRow:
     age: Age | None = None
     holder: User | None = None
     assigned_to: str = ""
+    tags: list[str] = field(default_factory=list)
 
 
 def queue_page(
@@ -64,11 +66,13 @@ def queue_page(
     rows = list(page.object_list)
     running = Claim.objects.filter(instruction__in=rows, expires_at__gt=Now()).select_related("holder")
     holders = {claim.instruction_id: claim.holder for claim in running}
-    thresholds = thresholds_of(task)
-    return page, [_queue_row(task, one, thresholds, holders.get(one.pk)) for one in rows]
+    thresholds, tags = thresholds_of(task), tags_of(rows)
+    return page, [_queue_row(task, one, thresholds, holders.get(one.pk), tags.get(one.pk, [])) for one in rows]
 
 
-def _queue_row(task: Task, instruction: Instruction, thresholds: tuple[int, int], holder: User | None) -> QueueRow:
+def _queue_row(
+    task: Task, instruction: Instruction, thresholds: tuple[int, int], holder: User | None, tags: list[str]
+) -> QueueRow:
     revision = instruction.current_revision
     text = revision.text if revision else ""
     return QueueRow(
@@ -79,6 +83,7 @@ def _queue_row(task: Task, instruction: Instruction, thresholds: tuple[int, int]
         age=age_of(instruction, since=_last_decided_at(instruction), thresholds=thresholds),
         holder=holder,
         assigned_to=_assigned_to(instruction),
+        tags=tags,
     )
 
 
@@ -145,6 +150,17 @@ class Card:
     is_own_edit: bool = False
     age: Age | None = None
     similar: list[SimilarView] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+    @property
+    def alike_count(self) -> int:
+        """How many near-duplicates can be approved with it."""
+        return sum(bool(one.pairs) for one in self.similar)
+
+    @property
+    def suggested(self) -> list[SimilarView]:
+        """The similar ones that nobody keeps side by side with it."""
+        return [one for one in self.similar if one.kept is None]
 
 
 def instruction_get(slug: str, number: int) -> Instruction:
@@ -181,7 +197,8 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         rulesets=_rulesets_holding(instruction),
         undo=last_decision(task, user),
         is_own_edit=revision.author_id == user.pk,
-        similar=[] if is_withheld else similar_of(instruction),
+        similar=[] if is_withheld else similar_of(instruction, user),
+        tags=tags_of([instruction]).get(instruction.pk, []),
         age=age_of(instruction, since=_came_back_at(instruction), thresholds=thresholds_of(task)),
     )
 

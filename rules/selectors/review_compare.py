@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
+from pld_app.models import User
 from rules.diff import Pair, Risk, diff_summary, risky_changes, word_diff
 from rules.hidden_text import Segment, reveal, spelled
-from rules.models import DecisionKind, Instruction, Revision, SimilarKind, SimilarRule, Task
+from rules.models import DecisionKind, Instruction, KeptPair, Revision, SimilarKind, SimilarRule, Task
+from rules.selectors.bulk import alike_of
+from rules.selectors.review_guard import withheld_among
 
 
 def label_index(task: Task, label: str) -> int | None:
@@ -76,29 +79,77 @@ def _comparison(
 
 @dataclass(frozen=True, slots=True)
 class SimilarView:
-    """A rule near this one: `percent` of its words weighed alike, and its present text."""
+    """A rule near this one: `percent` of its words weighed alike where they were compared, and its present text.
 
-    row: SimilarRule
+    `pairs` is what it changes of this one, for a near-duplicate that can be approved with it; `kept` is who keeps both.
+    """
+
+    other: Instruction
+    kind: SimilarKind
+    percent: int | None
     text: list[Segment]
     label_index: int | None
-
-    @property
-    def percent(self) -> int:
-        return round(self.row.similarity * 100)
+    pairs: list[Pair]
+    is_withheld: bool
+    kept: KeptPair | None
 
     @property
     def tone(self) -> str:
         tones = {SimilarKind.CONTRADICTS: "tone-danger", SimilarKind.DUPLICATE: "tone-warn"}
-        return tones.get(SimilarKind(self.row.kind), "chip-plain")
+        return tones.get(self.kind, "chip-plain")
+
+    @property
+    def summary(self) -> str:
+        return diff_summary(self.pairs)
 
 
-def similar_of(instruction: Instruction) -> list[SimilarView]:
+def similar_of(instruction: Instruction, user: User) -> list[SimilarView]:
+    """The five nearest rules and the near-duplicates that can be approved with this one; pairs that are kept last."""
     rows = SimilarRule.objects.filter(instruction=instruction).select_related("other__current_revision")
-    return [
-        SimilarView(
-            row,
-            reveal(row.other.current_revision.text if row.other.current_revision else ""),
-            label_index(instruction.task, row.other.label),
+    near = [(row.other, SimilarKind(row.kind), round(row.similarity * 100)) for row in rows.order_by("rank")]
+    alike = {one.pk: one for one in alike_of(instruction, user)}
+    known = {other.pk for other, _kind, _percent in near}
+    beyond = [one for pk, one in alike.items() if pk not in known]
+    if not near and not beyond:
+        return []
+    withheld = withheld_among(instruction.task, [other for other, _kind, _percent in near], user)
+    kept = _kept_beside(instruction)
+    found = [
+        _similar(
+            instruction, other, kind, percent, is_alike=other.pk in alike, is_withheld=other.pk in withheld, kept=kept
         )
-        for row in rows.order_by("rank")
+        for other, kind, percent in [*near, *((one, SimilarKind.DUPLICATE, None) for one in beyond)]
     ]
+    return sorted(found, key=lambda one: one.kept is not None)
+
+
+def _similar(
+    instruction: Instruction,
+    other: Instruction,
+    kind: SimilarKind,
+    percent: int | None,
+    *,
+    is_alike: bool,
+    is_withheld: bool,
+    kept: dict[int, KeptPair],
+) -> SimilarView:
+    revision = other.current_revision
+    text = "" if revision is None or is_withheld else revision.text
+    own = instruction.current_revision.text if instruction.current_revision else ""
+    return SimilarView(
+        other=other,
+        kind=kind,
+        percent=percent,
+        text=reveal(text),
+        label_index=label_index(instruction.task, other.label),
+        pairs=shown_diff(own, text) if is_alike else [],
+        is_withheld=is_withheld,
+        kept=kept.get(revision.pk) if revision else None,
+    )
+
+
+def _kept_beside(instruction: Instruction) -> dict[int, KeptPair]:
+    """Who keeps which other text beside the present one, by the id of that text."""
+    here = instruction.current_revision_id
+    pairs = KeptPair.objects.filter(Q(first=here) | Q(second=here)).select_related("actor")
+    return {pair.second_id if pair.first_id == here else pair.first_id: pair for pair in pairs}

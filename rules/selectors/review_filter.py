@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Count, Q
 
 from pld_app.models import User
-from rules.models import Instruction, InstructionStatus, Task
+from rules.models import Instruction, InstructionStatus, InstructionTag, Task
 from rules.selectors.review_tabs import Tab, mark_condition, tab_condition
 
 ALL_DOMAINS = "all"
@@ -24,6 +24,7 @@ class ReviewFilter:
     topic: str = ""
     text: str = ""
     mark: str = ""
+    tag: str = ""
 
     @property
     def query(self) -> str:
@@ -31,7 +32,7 @@ class ReviewFilter:
 
     @property
     def is_narrowed(self) -> bool:
-        return bool(self.label or self.topic or self.text or self.mark)
+        return bool(self.label or self.topic or self.text or self.mark or self.tag)
 
     def with_tab(self, tab: Tab) -> "ReviewFilter":
         return replace(self, tab=tab)
@@ -71,6 +72,8 @@ def instructions_within(task: Task, view: ReviewFilter, user: User) -> models.Qu
         rows = rows.filter(topic=view.topic)
     if view.mark:
         rows = rows.filter(mark_condition(view.mark, user))
+    if view.tag:
+        rows = rows.filter(pk__in=InstructionTag.objects.filter(name=view.tag).values("instruction"))
     if view.text:
         rows = rows.filter(_search(view.text))
     return rows

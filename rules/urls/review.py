@@ -1,8 +1,10 @@
 from django.urls import path
 
+from rules.views import bulk
 from rules.views import review as views
 from rules.views import review_assign as assign
 from rules.views import review_hands as hands
+from rules.views import review_similar as similar
 from rules.views import saved_views as saved
 
 urlpatterns = [
@@ -10,6 +12,12 @@ urlpatterns = [
     path("review/views/new/", saved.saved_view_new, name="saved-view-new"),
     path("review/views/<slug:view>/", saved.saved_view, name="saved-view"),
     path("review/views/<slug:view>/delete/", saved.saved_view_delete, name="saved-view-delete"),
+    path("review/bulk/", bulk.review_bulk, name="review-bulk"),
+    path("review/batches/", bulk.batch_list, name="batch-list"),
+    path("review/batches/<int:pk>/", bulk.batch_detail, name="batch-detail"),
+    path("review/batches/<int:pk>/undo/", bulk.batch_undo, name="batch-undo"),
+    path("review/<int:number>/tags/", bulk.review_tag, name="review-tag"),
+    path("review/<int:number>/similar/<int:other>/keep/", similar.pair_keep, name="review-pair-keep"),
     path("review/<int:number>/assignment/", assign.assignment, name="assignment"),
     path("review/next/", hands.review_next, name="review-next"),
     path("review/<int:number>/ping/", hands.review_ping, name="review-ping"),

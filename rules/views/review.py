@@ -24,10 +24,11 @@ from rules.selectors.review_hands import draft_of, hands_of
 from rules.selectors.review_order import place_of
 from rules.selectors.review_preference import preference_of
 from rules.selectors.saved_views import default_view, query_of, saved_views_for
+from rules.selectors.tags import tags_of_task
 from rules.services import claims
 from rules.services import review as services
 from rules.services.review_input import plain_newlines
-from rules.views import review_extras
+from rules.views import review_extras, review_similar
 from rules.views.review_hands import hands_said, others_said
 from rules.views.review_links import card_url, to_queue, view_of
 from rules.views.review_refused import Refused, show_conflict, typed_back
@@ -45,7 +46,8 @@ def queue_response(
     request: UserRequest, task: Task, query: dict[str, str], *, saved: SavedView | None = None
 ) -> HttpResponse:
     """The queue narrowed by `query`; `saved` is the view it comes from, if any."""
-    form = QueueFilterForm(query, task=task, user=request.user, topics=topics_of(task))
+    tags = tags_of_task(task)
+    form = QueueFilterForm(query, task=task, user=request.user, topics=topics_of(task), tags=tags)
     view = form.to_filter()
     page, rows = selectors.queue_page(task, view, request.user, request.GET.get("page"))
     counts = queue_counts(task, view, request.user)
@@ -60,6 +62,8 @@ def queue_response(
         "saved_views": list(saved_views_for(task, request.user)),
         "audiences": Audience.choices,
         "counts": counts,
+        "tags": tags,
+        "may_bulk": request.user.role in {Role.REVIEWER, Role.ADMIN},
     }
     context |= {"elsewhere": elsewhere, "keys": preference_of(request.user).keys}
     context |= review_extras.queue_extras(request, task, rows)
@@ -191,6 +195,7 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         # a browser shuts a menu that arrives open while one of the same name is open already.
         "menus": uuid.uuid4().hex[:8],
         **review_extras.card_extras(request, instruction),
+        **review_similar.similar_extras(request, instruction),
     }
     template = "rules/instruction_detail.html#card" if request.htmx else "rules/instruction_detail.html"
     response = render(request, template, context, status=422 if refused else 200)
@@ -225,6 +230,9 @@ def _go_on(
         claims.claim_keep(instruction_id=instruction.pk, reviewer=request.user)
         return _redirect(request, card_url(task, instruction.number, view), said + _withdrawn(done.withdrawn))
     clear = f"instruction-{instruction.task.slug}-{instruction.number}" if kind == DecisionKind.EDIT else ""
+    back = review_similar.card_after(request, instruction, view, kind)
+    if back is not None:
+        return _redirect(request, back, said, clear)
     number = claims.claim_next(task=task, view=view, reviewer=request.user, behind=instruction)
     if number is None:
         nothing = _("Nothing is left for you to decide in this view.")

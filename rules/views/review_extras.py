@@ -24,6 +24,7 @@ from rules.selectors.review_policy import policy_of
 from rules.services import attention
 from rules.services.notices import notice_is_due
 from rules.views.comments import comment_context
+from rules.views.review_similar import back_sent
 
 _JUDGING = frozenset({DecisionKind.APPROVE, DecisionKind.REJECT})
 _NUDGE_ITEMS = 60
@@ -129,7 +130,7 @@ def _step(
         "evidence": card.supporting[:_EVIDENCE_SHOWN],
         "url": reverse(names[kind], args=[instruction.task.slug, instruction.number]),
         "verb": kind.value,
-        "sent": {name: sent[name] for name in ("version", "reason", "note")},
+        "sent": {name: sent[name] for name in ("version", "reason", "note")} | back_sent(request),
         "asks_sure": asks_sure,
         "asks_why": asks_why,
         "was_sure": asks_sure or "sure" in request.POST,

@@ -2,6 +2,7 @@
 
 import { start as startAnnounce } from "./announce.js";
 import { start as startComments } from "./comments.js";
+import { start as startBulk } from "./bulk.js";
 import { start as startConfirm } from "./confirm.js";
 import { start as startDismiss } from "./dismiss.js";
 import { start as startDraft } from "./draft.js";
@@ -16,6 +17,7 @@ import { start as startVisible } from "./visible.js";
 
 startTheme();
 startComments();
+startBulk();
 startConfirm();
 startDismiss();
 startDraft();

@@ -31,11 +31,13 @@ from rules.models import (
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.assignments import absence_set, assignment_set
+from rules.services.batches import batch_reject
 from rules.services.comments import comment_answer, comment_resolve, comment_write
 from rules.services.mining import mining_run_create
 from rules.services.review import instruction_edit, instruction_reject
 from rules.services.saved_views import saved_view_save
 from rules.services.stopping import stop_make
+from rules.services.tags import batch_tag
 from rules.services.webhooks import webhook_create
 from rules.services.withdrawing import ruleset_withdraw
 from tests.evaluation.scene import finished_directly, make_run, measured_directly
@@ -161,8 +163,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     ruleset_withdraw(ruleset_id=withdrawn.pk, actor=sam, reason=HOSTILE[:300], proof=make_proof(sam))
     stop_make(task=task, actor=sue, reason=HOSTILE[:300], instruction_id=card.pk)
     steps.schedule(release, sam, reason=HOSTILE[:300])
-    address = "https://student.example/" + SHORT
-    webhook_create(task=task, name=SHORT, url=address, secret_env="PLD_WEBHOOK_X", actor=ada)
+    webhook_create(task=task, name=SHORT, url=f"https://student.example/{SHORT}", secret_env="PLD_WEBHOOK_X", actor=ada)
     for person in (ana, sam, ada):
         Authenticator().enrolled(person, SHORT)
         hostile_parts = {"by": HOSTILE, "what": HOSTILE, "name": HOSTILE, "until": HOSTILE}
@@ -172,6 +173,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     return {
         "event": AuditEvent.objects.filter(action="stop.made").latest("pk").pk,
         "search": search.slug,
+        "batch": _batch(make_instruction(task, HOSTILE, **values), card, ana),
         "saved": kept.slug,
         "call": call.pk,
         "trace": trace.pk,
@@ -195,6 +197,15 @@ def _commented(card: Instruction, one: User, other: User) -> None:
     comment_answer(comment_id=thread.pk, author=other, body=HOSTILE)
     settled = comment_write(instruction_id=card.pk, author=other, body=HOSTILE)
     comment_resolve(comment_id=settled.pk, actor=one)
+
+
+def _batch(rejected: Instruction, tagged: Instruction, actor: User) -> int:
+    """A bulk decision on one instruction, and a tag on both."""
+    batch_tag(task=rejected.task, by=actor, shown={rejected.number: 0, tagged.number: 0}, name=SHORT[:30])
+    shown = {rejected.number: rejected.version}
+    done = batch_reject(task=rejected.task, actor=actor, shown=shown, reason="other", note=HOSTILE)
+    assert done.batch
+    return done.batch.pk
 
 
 def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
@@ -259,6 +270,8 @@ PAGES = [
     "/tasks/nda/review/seeds/",
     "/tasks/nda/review/",
     "/tasks/nda/review/?tab=all&domain=all",
+    "/tasks/nda/review/batches/",
+    "/tasks/nda/review/batches/{batch}/",
     "/tasks/nda/review/{instruction}/",
     "/tasks/nda/review/{instruction}/assignment/",
     "/tasks/nda/review/views/{saved}/",
