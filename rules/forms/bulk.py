@@ -16,7 +16,7 @@ from rules.services.tags import TAG_MAX_CHARS
 
 type Data = Mapping[str, Any]
 _NOTE = {"rows": 2}
-_SHOWN = re.compile(r"(?:\d{1,9}:\d{1,9})(?:,\d{1,9}:\d{1,9})*")
+_SHOWN = re.compile(r"[0-9]{1,9}:[0-9]{1,9}(?:,[0-9]{1,9}:[0-9]{1,9})*")
 
 
 class BulkAct(models.TextChoices):

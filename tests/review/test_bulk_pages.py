@@ -7,8 +7,12 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pld_app.errors import InvalidInput
 from pld_app.models import AuditEvent, User
+from rules.forms.bulk import shown_read, shown_written
 from rules.models import Assignment, Decision, Instruction, InstructionTag, KeptPair, NearDuplicate, ReviewBatch, Task
 from rules.services import batches, tags
 from rules.services.mining_similar import similar_refresh
@@ -373,3 +377,18 @@ def test_pages_ask_as_often_for_one_as_for_twenty_five(task: Task, ana: User, cl
     for row in some(task, 23):
         batches.batch_defer(task=task, actor=ana, shown=shown(row))
     assert queries(client, path) == before
+
+
+@given(st.dictionaries(st.integers(1, 10**9 - 1), st.integers(0, 10**9 - 1), min_size=1, max_size=200))
+def test_what_a_page_shows_comes_back_as_it_was(rows: dict[int, int]) -> None:
+    assert shown_read(shown_written(rows)) == rows
+
+
+@given(st.text(alphabet="0123456789:,;- \u0663\n"))
+def test_anything_else_is_refused_in_words(text: str) -> None:
+    try:
+        rows = shown_read(text)
+    except InvalidInput:
+        return
+    assert rows
+    assert all(number < 10**9 for number in rows)
