@@ -1,4 +1,6 @@
-"""Creating and deactivating accounts, and asking which role one has."""
+"""Creating and deactivating accounts, and asking which role one has. Roles are given in `role_grants`."""
+
+from typing import Any
 
 from django.db import transaction
 from django.http import Http404
@@ -7,7 +9,6 @@ from django.utils.translation import gettext_lazy as _
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import Role, User
-from pld_app.notifications import notify
 
 
 def require_role(person: User, *roles: Role) -> None:
@@ -17,21 +18,29 @@ def require_role(person: User, *roles: Role) -> None:
 
 
 @transaction.atomic
-def account_create(
+def account_create(**columns: Any) -> User:  # each column its own type, as `account_insert` names them
+    """Create an open account from the command line, the first administrator above all; columns as `account_insert`.
+
+    An administrator proposes one instead (`role_grants.account_propose`), and a second one confirms its role.
+    """
+    return account_insert(by=None, is_active=True, **columns)
+
+
+def account_insert(
     *,
     by: User | None,
     username: str,
     display_name: str,
     role: str,
     password: str,
+    is_active: bool,
     domain: str = "",
     email: str = "",
     is_shared: bool = False,
 ) -> User:
-    """Create an account with one role; raises ValidationError for a name taken or a reviewer without domain."""
-    user = User.objects.create_user(
-        username, password, display_name=display_name, role=role, domain=domain, email=email, is_shared=is_shared
-    )
+    """Write an account and its event; raises ValidationError for a name taken or a reviewer without domain."""
+    fields = {"display_name": display_name, "role": role, "domain": domain, "email": email}
+    user = User.objects.create_user(username, password, is_shared=is_shared, is_active=is_active, **fields)
     data: dict[str, Json] = {"role": role, "domain": domain}
     if is_shared:
         data["is_shared"] = True
@@ -43,7 +52,10 @@ def account_create(
 def account_deactivate(*, user_id: int, by: User) -> User:
     """Close an account; its history stays and its sessions end at once. Nobody closes their own."""
     # Both rows, in one order: two administrators who close each other at one moment must not both succeed.
-    locked = {user.pk: user for user in User.objects.select_for_update().filter(pk__in=[user_id, by.pk]).order_by("pk")}
+    locked = {
+        user.pk: user
+        for user in User.objects.select_for_update(no_key=True).filter(pk__in=[user_id, by.pk]).order_by("pk")
+    }
     if user_id not in locked:
         raise Http404
     user = locked[user_id]
@@ -56,27 +68,6 @@ def account_deactivate(*, user_id: int, by: User) -> User:
     user.is_active = False
     user.save(update_fields=["is_active"])
     audit_record("account.deactivated", actor=by, subject=user)
-    return user
-
-
-@transaction.atomic
-def account_set_role(*, user_id: int, role: str, domain: str, by: User) -> User:
-    """Give an account another role; its sessions end with it (a trigger). Nobody changes their own."""
-    locked = {user.pk: user for user in User.objects.select_for_update().filter(pk__in=[user_id, by.pk]).order_by("pk")}
-    if user_id not in locked:
-        raise Http404
-    user, before = locked[user_id], locked[user_id].get_role_display()
-    if user.pk == by.pk:
-        raise InvalidInput(_("You cannot change your own role; ask another administrator."))
-    require_role(locked[by.pk], Role.ADMIN)
-    if (user.role, user.domain) == (role, domain):
-        raise WrongState(_("This account has this role already."))
-    data: dict[str, Json] = {"before": user.role, "after": role, "domain_before": user.domain, "domain_after": domain}
-    user.role, user.domain = role, domain
-    user.full_clean()
-    user.save(update_fields=["role", "domain"])
-    audit_record("account.role_changed", actor=by, subject=user, data=data)
-    notify([user], "role.changed", by=str(by), before=str(before), after=str(user.get_role_display()))
     return user
 
 

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from pld_app import jobs
+from pld_app import jobs, role_grants
 
 
 @shared_task
@@ -13,3 +13,8 @@ def job_execute(job_id: int) -> None:
 @shared_task
 def jobs_sweep() -> None:
     jobs.jobs_sweep()
+
+
+@shared_task
+def roles_apply() -> None:
+    role_grants.roles_apply()

@@ -9,10 +9,22 @@ from django.db import connection, transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from pld_app.accounts import account_create
 from pld_app.audit import audit_record
 from pld_app.canonical import sha256_hex
-from pld_app.models import AuditEvent, Domain, EndpointKind, ModelCall, ModelEndpoint, Reauthentication, Role, User
+from pld_app.models import (
+    AuditEvent,
+    Domain,
+    EndpointKind,
+    ModelCall,
+    ModelEndpoint,
+    Reauthentication,
+    Role,
+    RoleGrant,
+    User,
+)
 from pld_app.reauthentication import Proof, consent_give
+from pld_app.role_grants import role_confirm, role_override, role_request
 from pld_app.session_store import STARTED, SessionStore
 from rules.models import (
     Decision,
@@ -40,7 +52,22 @@ _numbers = count(1)
 
 
 def make_user(name: str, role: Role, domain: Domain | str = "") -> User:
-    return User.objects.create_user(name, PASSWORD, display_name=name.title(), role=role, domain=domain)
+    return account_create(username=name, password=PASSWORD, display_name=name.title(), role=role, domain=domain)
+
+
+def make_grant(user: User, role: Role, domain: Domain | str = "", *, by: User, second: User) -> RoleGrant:
+    """Another role for an account, asked for by one administrator and confirmed by another; not in effect yet."""
+    grant = role_request(user_id=user.pk, role=role, domain=domain, reason="The team changes.", by=by)
+    role_confirm(grant_id=grant.pk, by=second)
+    return grant
+
+
+def change_role(user: User, role: Role, domain: Domain | str = "", *, by: User) -> None:
+    """Another role for an account, at once: a second administrator waives the waiting time."""
+    others = User.objects.filter(role=Role.ADMIN, is_active=True).exclude(pk__in=[by.pk, user.pk])
+    second = others.first() or make_user("second-admin", Role.ADMIN)
+    grant = make_grant(user, role, domain, by=by, second=second)
+    role_override(grant_id=grant.pk, by=second, reason="Needed today.")
 
 
 def make_session(user: User) -> str:
@@ -89,6 +116,8 @@ def make_task(slug: str = "nda", **fields: Any) -> Task:
         "preamble": "You check clauses.",
         "output_contract": 'Answer as {"label": ...}.',
         "domain_field": "domain",
+        # Two signatories are enough for a test of anything else than who publishes.
+        "publisher_may_have_signed": True,
     }
     policy: dict[str, Any] = fields.pop("policy", {})
     task = Task.objects.create(slug=slug, **(values | fields))
@@ -213,8 +242,9 @@ def approve_directly(instruction: Instruction, reviewer: User) -> Instruction:
 
 
 def audit_actions(subject: Any) -> list[str]:
-    """The actions recorded about a row, oldest first."""
+    """The actions recorded about a row since it was made, oldest first."""
     events = AuditEvent.objects.filter(object_type=subject._meta.model_name, object_id=str(subject.pk))
+    events = events.exclude(action="account.created", actor=None)
     return list(events.order_by("pk").values_list("action", flat=True))
 
 

@@ -21,6 +21,7 @@ from pld_app.audit_reading import query_save
 from pld_app.audit_search import AuditSearch
 from pld_app.factors import totp_begin
 from pld_app.models import AuditEvent, Domain, Role, User
+from pld_app.role_grants import role_request
 from pld_app.views.security import UNLOCKED
 from rules.models import PauseReason, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
@@ -101,6 +102,10 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "account-password": {"GET": ALL, "POST": ALL},
     "account-new": {"GET": ADMIN, "POST": ADMIN},
     "account-deactivate": {"POST": ADMIN},
+    "account-role": {"GET": ADMIN, "POST": ADMIN},
+    "role-confirm": {"POST": ADMIN},
+    "role-override": {"POST": ADMIN},
+    "role-refuse": {"POST": ADMIN},
     "account-factors-reset": {"POST": ADMIN},
     "account-policy": {"POST": ADMIN},
     "endpoints": {"GET": WATCHERS},
@@ -341,6 +346,7 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         hasty = make_user("hasty", Role.REVIEWER, Domain.LEGAL)
         pause = pause_open(task=task, user=hasty, reason=PauseReason.SPEED)
     stop = stop_make(task=task, actor=sue, reason="Burns.", instruction_id=instruction.pk)
+    other = make_user("other", Role.ADMIN)
     hook = webhook_create(
         task=task, name="student", url="https://student.example/hook", secret_env="PLD_WEBHOOK_STUDENT", actor=ada
     )
@@ -360,7 +366,8 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("release", "version"): release.version,
         ("release", "kind"): "json",
         ("ledger", "pk"): make_call(task.student, run="nda mining 1").pk,
-        ("account", "pk"): make_user("other", Role.ADMIN).pk,
+        ("account", "pk"): other.pk,
+        ("role", "pk"): role_request(user_id=sue.pk, role=Role.AUDITOR, domain="", reason="x", by=other).pk,
         ("security", "pk"): 1,
         ("inbox", "pk"): 1,
         ("import", "pk"): made.pk,

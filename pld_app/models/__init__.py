@@ -8,6 +8,7 @@ from pld_app.models.factors import Passkey, RecoveryCode, SsoIdentity, TotpDevic
 from pld_app.models.jobs import Job, JobState
 from pld_app.models.notifications import MailChoice, Notification
 from pld_app.models.reauthentication import Ceremony, Method, Reauthentication, ReauthenticationUse, SigningConsent
+from pld_app.models.role_grants import GrantStep, RoleGrant, RoleGrantStep
 from pld_app.models.seal import (
     AuditAlarm,
     AuditKey,
@@ -34,6 +35,7 @@ __all__ = [
     "CheckpointCopy",
     "Domain",
     "EndpointKind",
+    "GrantStep",
     "Job",
     "JobState",
     "MailChoice",
@@ -48,6 +50,8 @@ __all__ = [
     "ReauthenticationUse",
     "RecoveryCode",
     "Role",
+    "RoleGrant",
+    "RoleGrantStep",
     "SealedLeaf",
     "SealedNode",
     "SecurityPolicy",

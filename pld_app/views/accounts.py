@@ -19,6 +19,7 @@ from pld_app.access import UserRequest, roles_required
 from pld_app.factors import account_rows
 from pld_app.models import Role, User
 from pld_app.reauthentication import second_factor_for_signatories
+from pld_app.role_grants import account_propose, grants_waiting
 from pld_app.sign_in import SignInLocked, sign_in_check
 
 
@@ -54,7 +55,7 @@ class AccountForm(forms.ModelForm[User]):
 @require_GET
 def account_list(request: UserRequest) -> HttpResponse:
     page = Paginator(account_rows(), 25).get_page(request.GET.get("page"))
-    context = {"page": page, "second_factor_asked": second_factor_for_signatories()}
+    context = {"page": page, "second_factor_asked": second_factor_for_signatories(), "waiting": grants_waiting()}
     return render(request, "pld_app/account_list.html", context)
 
 
@@ -63,8 +64,9 @@ def account_list(request: UserRequest) -> HttpResponse:
 def account_new(request: UserRequest) -> HttpResponse:
     form = AccountForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        user = accounts.account_create(by=request.user, **form.cleaned_data)
-        messages.success(request, _("Created the account of %(name)s.") % {"name": user.display_name})
+        user = account_propose(by=request.user, **form.cleaned_data)
+        words = _("Made the account of %(name)s. It opens when a second administrator has confirmed its role.")
+        messages.success(request, words % {"name": user.display_name})
         return redirect("accounts")
     return render(request, "pld_app/account_new.html", {"form": form}, status=422 if form.errors else 200)
 

@@ -18,6 +18,11 @@ def rounds(usual: int) -> int:
     return int(os.environ.get("PLD_RACE_ROUNDS", usual))
 
 
+def full(usual: int, whole: int) -> int:
+    """A size of a test: `usual` in the suite, `whole` with `PLD_PROOF_FULL=1`."""
+    return whole if os.environ.get("PLD_PROOF_FULL") == "1" else usual
+
+
 class Racers:
     """Threads with a connection each. `race` starts the acts behind one barrier."""
 

@@ -9,16 +9,17 @@ from django.db.models import F
 from django.test import Client
 from django.urls import reverse
 
-from pld_app.accounts import account_deactivate, account_set_role
+from pld_app.accounts import account_deactivate
 from pld_app.canonical import sha256_hex
 from pld_app.models import AuditEvent, Domain, Role
+from pld_app.role_grants import role_override
 from rules.models import Decision, DecisionKind, Instruction, Meaning, Revision, Signature
 from rules.selectors.publishing import current_publication
 from rules.services import review
 from rules.services.publishing import ruleset_withdraw
 from rules.services.signing import ruleset_sign
 from rules.services.tokens import token_create
-from tests.factories import make_instruction, make_proof, make_user
+from tests.factories import make_grant, make_instruction, make_proof, make_user
 from tests.governance.conftest import Cast
 from tests.governance.racing import racers, rounds
 from tests.publishing import steps
@@ -103,7 +104,7 @@ def test_19_a_form_sent_three_times_acts_once(cast: Cast) -> None:
 
 def test_20_nobody_signs_after_they_were_closed_or_given_another_role(cast: Cast) -> None:
     task, ana, _ben, _sam, _sue = cast
-    ada = make_user("ada", Role.ADMIN)
+    ada, eve = make_user("ada", Role.ADMIN), make_user("eve", Role.ADMIN)
     ruleset = steps.frozen(task, ana, 1)
     seen: Counter[bool] = Counter()
     with racers(2) as people:
@@ -122,7 +123,8 @@ def test_20_nobody_signs_after_they_were_closed_or_given_another_role(cast: Cast
             if number % 2:
                 revoke = partial(account_deactivate, user_id=signer.pk, by=ada)
             else:
-                revoke = partial(account_set_role, user_id=signer.pk, role=Role.AUDITOR, domain="", by=ada)
+                grant = make_grant(signer, Role.AUDITOR, by=ada, second=eve)
+                revoke = partial(role_override, grant_id=grant.pk, by=eve, reason="Today.")
             signed, revoked = people.race(sign, revoke)
             assert revoked is None
             seen[signed is None] += 1

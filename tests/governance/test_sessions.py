@@ -8,10 +8,9 @@ import time_machine
 from django.db import connection
 from django.test import Client
 
-from pld_app.accounts import account_set_role
 from pld_app.models import Notification, Role, User, UserSession
 from rules.models import Task
-from tests.factories import PASSWORD, audit_actions, make_instruction
+from tests.factories import PASSWORD, audit_actions, change_role, make_instruction
 
 type ClientOf = Callable[[User], Client]
 
@@ -31,7 +30,7 @@ def test_a_change_of_the_account_ends_its_sessions_even_in_sql(
 
 def test_another_role_ends_the_sessions_of_the_old_one(sam: User, ada: User, client_of: ClientOf) -> None:
     browser = client_of(sam)
-    account_set_role(user_id=sam.pk, role=Role.AUDITOR, domain="", by=ada)
+    change_role(sam, Role.AUDITOR, by=ada)
     assert browser.get("/").status_code == 302
     assert Notification.objects.get(user=sam).text == (
         "Ada changed your role from Signatory to Auditor. Your sessions have ended."

@@ -23,9 +23,12 @@ from pld_app.transparency.sealing import Blocked
 from pld_app.transparency.verify import log_verify
 from pld_app.transparency.verify_block import Verdict
 from tests.factories import make_user
+from tests.governance.racing import full
 from tests.governance.sealing import ORIGIN, Log, events_make
 
 CASES = 100
+EVENTS = full(400, 10_000)
+SIZE = EVENTS + 2  # the events of the key and of an account too
 TABLES = ("auditevent", "auditchain", "sealedleaf", "sealednode", "checkpoint", "checkpointcopy", "auditkey")
 
 
@@ -62,9 +65,9 @@ def _foreign_keys() -> list[str]:
 
 @pytest.fixture
 def sealed(log: Log, ada: User) -> Log:
-    """A log of 400 events under four checkpoints."""
+    """A log of 400 events under four checkpoints; of 10,000 in a full run."""
     for _part in range(4):
-        events_make(ada, 100, data={"note": "It is fine."})
+        events_make(ada, EVENTS // 4, data={"note": "It is fine."})
         log.seal()
     return log
 
@@ -177,7 +180,7 @@ def test_each_change_of_a_sealed_event_is_found_and_named(
                 transaction.set_rollback(True)
     for block in (16, 64, 256, 1 << 16):
         report = log_verify(outside=outside(sealed), block=block)
-        assert (report.verdict, report.events, report.sealed) == (Verdict.INTACT, 401, 401)
+        assert (report.verdict, report.events, report.sealed) == (Verdict.INTACT, SIZE, SIZE)
         assert report.root == bytes(Checkpoint.objects.latest("pk").root).hex()
 
 
@@ -265,7 +268,7 @@ def test_a_checkpoint_with_another_root_is_found(sealed: Log) -> None:
         sql("UPDATE pld_app_checkpoint SET root = sha256(root) WHERE size = (SELECT min(size) FROM pld_app_checkpoint)")
         report = log_verify()
     assert report.verdict == Verdict.ALTERED
-    assert report.first_bad == "Leaves 0 to 100: their root is not the signed one."
+    assert report.first_bad == f"Leaves 0 to {EVENTS // 4 + 1}: their root is not the signed one."
     with as_owner():
         sql("DELETE FROM pld_app_checkpoint WHERE size = (SELECT max(size) FROM pld_app_checkpoint)")
         assert log_verify().first_bad.endswith("no checkpoint covers them.")
@@ -305,9 +308,9 @@ def test_the_command_says_it_in_words_in_json_and_by_its_exit_code(sealed: Log, 
         code, said = command("--checkpoint", copy, "--key", str(key))
         assert code == 0, said
         assert "VERDICT     INTACT" in said
-        assert "begins with your checkpoint of 401" in said
+        assert f"begins with your checkpoint of {SIZE}" in said.replace(",", "")
     code, said = command("--json")
-    assert (code, json.loads(said)["verdict"], json.loads(said)["events"]) == (0, "intact", 401)
+    assert (code, json.loads(said)["verdict"], json.loads(said)["events"]) == (0, "intact", SIZE)
     pem.write_bytes(b"-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----\n")
     assert command("--key", str(pem))[0] == 64
     assert command("--checkpoint", str(tmp_path / "none"))[0] == 64
@@ -330,7 +333,7 @@ def test_several_processes_find_the_same(tmp_path: Path, settings: Any) -> None:
     events_make(ada, 150)
     log.seal()
     report = log_verify(outside=outside(log), processes=2, block=64)
-    assert (report.verdict, report.sealed, report.checkpoints) == (Verdict.INTACT, 151, 1)
+    assert (report.verdict, report.sealed, report.checkpoints) == (Verdict.INTACT, 152, 1)
     victim = SealedLeaf.objects.get(index=100).event_id
     sql("ALTER TABLE pld_app_auditevent DISABLE TRIGGER pld_append_only")
     try:

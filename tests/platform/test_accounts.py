@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from pld_app.accounts import account_create, account_deactivate
 from pld_app.errors import InvalidInput, NotAllowed, Refusal, WrongState
-from pld_app.models import AuditEvent, Domain, ModelEndpoint, Role, User, UserSession
+from pld_app.models import AuditEvent, Domain, ModelEndpoint, Role, RoleGrant, User, UserSession
 from tests.factories import PASSWORD, audit_actions, make_endpoint, make_task, make_user
 
 type ClientOf = Callable[[User], Client]
@@ -30,12 +30,18 @@ def fields(**changes: str) -> dict[str, str]:
     return values | changes
 
 
-def test_an_administrator_makes_an_account_that_can_sign_in(admin: Client, ada: User, client: Client) -> None:
+def test_an_administrator_makes_an_account_that_a_second_one_opens(
+    admin: Client, ada: User, client: Client, client_of: ClientOf
+) -> None:
     assert admin.post("/accounts/new/", fields()).headers["Location"] == "/accounts/"
     eva = User.objects.get(username="eva")
-    assert (eva.role, eva.domain, eva.is_active) == (Role.SIGNATORY, "", True)
-    made = AuditEvent.objects.get(action="account.created")
+    assert (eva.role, eva.domain, eva.is_active) == (Role.SIGNATORY, "", False)
+    made = AuditEvent.objects.get(action="account.created", object_id=eva.pk)
     assert (made.actor, made.data) == (ada, {"role": "signatory", "domain": ""})
+    second = make_user("eve", Role.ADMIN)
+    grant = RoleGrant.objects.get()
+    for path, form in (("confirm", {}), ("override", {"reason": "She begins today."})):
+        assert client_of(second).post(f"/accounts/roles/{grant.pk}/{path}/", form).status_code == 302
     assert "quiet river" not in str(made.data)
     response = client.post("/sign-in/", {"username": "eva", "password": "quiet river stone 7"})
     assert response.headers["Location"] == "/"
@@ -62,7 +68,7 @@ def test_an_account_that_does_not_fit_is_refused_in_words(admin: Client, changes
     assert response.status_code == 422
     assert message in response.content.decode()
     assert not User.objects.filter(username="eva").exists()
-    assert not AuditEvent.objects.exists()
+    assert set(AuditEvent.objects.values_list("object_label", flat=True)) == {"Ada"}
 
 
 def test_an_empty_form_is_refused_too(admin: Client) -> None:
@@ -129,7 +135,7 @@ def test_two_administrators_cannot_close_each_other() -> None:
 )
 def test_the_database_refuses_roles_that_do_not_exist(columns: dict[str, Any], db: None) -> None:
     with pytest.raises(ValidationError):
-        account_create(by=None, username="eva", display_name="Eva", password="x", **columns)
+        account_create(username="eva", display_name="Eva", password="x", **columns)
     ana = make_user("ana", Role.REVIEWER, Domain.LEGAL)
     with pytest.raises(IntegrityError), transaction.atomic():
         User.objects.filter(pk=ana.pk).update(**columns)

@@ -54,8 +54,9 @@ def auditor(client_of: ClientOf, abe: User) -> Client:
 
 
 def listed(client: Client, query: str) -> list[str]:
-    """The actions on the page, newest first."""
-    return [one.action for one in client.get(f"/audit/?{query}").context["page"]]
+    """The actions on the page, newest first, but for the accounts the test was given."""
+    found = [one.action for one in client.get(f"/audit/?{query}").context["page"]]
+    return [action for action in found if action != "account.created"]
 
 
 def body(response: Any) -> str:
@@ -72,7 +73,7 @@ def test_an_event_is_refused_outside_a_transaction_and_undone_with_it(ada: User)
     with transaction.atomic():
         audit_record("thing.done", actor=ada, subject=ada)
         transaction.set_rollback(True)
-    assert not AuditEvent.objects.exists()
+    assert not AuditEvent.objects.filter(action="thing.done").exists()
 
 
 def test_an_event_says_who_did_what_to_which_and_in_which_request(ada: User, task: Task) -> None:

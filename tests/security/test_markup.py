@@ -13,6 +13,7 @@ from evaluation.models import Ablation, Dataset, DatasetCheck, EvaluationRun, In
 from pld_app.audit_reading import query_save
 from pld_app.audit_search import AuditSearch
 from pld_app.models import AuditEvent, Notification, Role, User
+from pld_app.role_grants import role_request
 from rules.models import (
     Cluster,
     Conflict,
@@ -169,8 +170,10 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         hostile_parts = {"by": HOSTILE, "what": HOSTILE, "name": HOSTILE, "until": HOSTILE}
         Notification.objects.create(user=person, kind="factor.changed", parts=hostile_parts, mail_error=HOSTILE[:200])
         Notification.objects.create(user=person, kind=SHORT, parts={"x": HOSTILE})
+    role_request(user_id=sue.pk, role=Role.AUDITOR, domain="", reason=SHORT, by=ada)
     search = query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200]))
     return {
+        "account": sue.pk,
         "event": AuditEvent.objects.filter(action="stop.made").latest("pk").pk,
         "search": search.slug,
         "batch": _batch(make_instruction(task, HOSTILE, **values), card, ana),
@@ -239,6 +242,7 @@ def _evaluated(task: Task, labels: list[str]) -> EvaluationRun:
 PAGES = [
     "/",
     "/accounts/",
+    "/accounts/{account}/role/",
     "/endpoints/",
     "/endpoints/student/",
     "/audit/",

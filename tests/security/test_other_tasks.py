@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from pld_app.accounts import account_set_password, account_set_role
+from pld_app.accounts import account_set_password
 from pld_app.models import AuditEvent, Role, User
 from rules.models import Instruction, Publication, Task
 from rules.services import signing
 from rules.services.tokens import token_create
-from tests.factories import PROOF, approve_directly, make_instruction, make_task
+from tests.factories import PROOF, approve_directly, change_role, make_instruction, make_task
 from tests.publishing import steps
 from tests.test_permissions import METHODS, PATHS, TABLE, Scene, status_and_events
 
@@ -121,7 +121,7 @@ def test_a_session_opens_no_prompt(task: Task, ana: User, sam: User, sue: User, 
 def test_a_role_taken_away_counts_at_the_next_request(task: Task, ana: User, ada: User, client_of: ClientOf) -> None:
     one = make_instruction(task)
     browser = client_of(ana)
-    account_set_role(user_id=ana.pk, role=Role.AUDITOR, domain="", by=ada)
+    change_role(ana, Role.AUDITOR, by=ada)
     response = browser.post(f"/tasks/nda/review/{one.number}/approve/", {"version": 1})
     assert response.headers["Location"].startswith("/sign-in/")  # the session ended with the role
     assert client_of(User.objects.get(pk=ana.pk)).post(response.request["PATH_INFO"]).status_code == 403
@@ -138,7 +138,7 @@ def test_a_role_taken_away_while_the_password_is_checked_signs_nothing(
 
     def then_demoted(**kwargs: Any) -> Any:
         at = confirmed(**kwargs)
-        account_set_role(user_id=sam.pk, role=Role.AUDITOR, domain="", by=ada)
+        change_role(sam, Role.AUDITOR, by=ada)
         return at
 
     monkeypatch.setattr(signing, "reauthenticate", then_demoted)

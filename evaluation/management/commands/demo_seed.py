@@ -39,13 +39,14 @@ class DemoAccount:
 
 
 # Three reviewers: where two of them disagree, a third settles it.
-# Two signatories: a release needs two signers, and none of them may have composed it.
+# Three signatories: two sign what neither of them composed, and a third publishes it.
 ACCOUNTS = (
     DemoAccount("lena", "Lena Legal", Role.REVIEWER, Domain.LEGAL),
     DemoAccount("finn", "Finn Finance", Role.REVIEWER, Domain.FINANCE),
     DemoAccount("theo", "Theo Third", Role.REVIEWER, Domain.LEGAL),
     DemoAccount("sofia", "Sofia Signatory", Role.SIGNATORY),
     DemoAccount("samir", "Samir Signatory", Role.SIGNATORY),
+    DemoAccount("petra", "Petra Publisher", Role.SIGNATORY),
     DemoAccount("abel", "Abel Auditor", Role.AUDITOR),
     DemoAccount("ada", "Ada Admin", Role.ADMIN),
 )
@@ -91,7 +92,6 @@ def _accounts_make(passwords: dict[str, str]) -> None:
     for account in ACCOUNTS:
         if account.username not in known:
             account_create(
-                by=None,
                 username=account.username,
                 display_name=account.name,
                 role=account.role,

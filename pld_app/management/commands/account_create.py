@@ -29,7 +29,6 @@ class Command(BaseCommand):
         try:
             validate_password(password)
             user = account_create(
-                by=None,
                 username=options["username"],
                 display_name=options["name"],
                 role=options["role"],
