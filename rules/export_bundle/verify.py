@@ -243,10 +243,13 @@ def _consistent(outside: ParsedCheckpoint, given: Mapping[str, Any] | None, chec
 
 def _signatures(given: Sequence[dict[str, Any]], manifest: Manifest, sha256: str, lines: list[str]) -> None:
     signers = [one["username"] for one in given]
-    _hold(len(given) >= max(2, manifest.policy.signers_required), "signatures are missing", Verdict.INCOMPLETE)
+    counted = [one for one in given if one["meaning"] in {"reviewed", "approved", "approved_with_conditions"}]
+    _hold(len(counted) >= max(2, manifest.policy.signers_required), "signatures are missing", Verdict.INCOMPLETE)
+    _hold(any(one["meaning"].startswith("approved") for one in counted), "nobody approved it", Verdict.INCOMPLETE)
+    _hold(not any(one["meaning"] == "rejected" for one in given), "somebody rejected it")
     _hold(len(set(signers)) == len(signers), "somebody signed twice")
     authors = {one.author for one in manifest.instructions if one.author}
-    _hold(not authors & set(signers), "an author of a text signed")
+    _hold(not authors & {one["username"] for one in counted}, "an author of a text signed")
     for one in given:
         _hold(one["manifest_sha256"] == sha256, f"{one['username']} signed another manifest")
         if one["evidence"] is not None:

@@ -67,4 +67,25 @@ class SignForm(ProofForm):
     """No meaning is preselected: it has to be chosen by the person who signs."""
 
     meaning = forms.ChoiceField(label=_("My signature means"), choices=Meaning.choices, widget=forms.RadioSelect)
+    conditions = forms.CharField(
+        label=_("Conditions, or why you reject it"),
+        max_length=1000,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_(
+            "Only with an approval on conditions or a rejection. It is part of the record and of every export."
+        ),
+    )
     manifest_sha256 = forms.CharField(widget=forms.HiddenInput)
+
+    def for_author(self) -> "SignForm":
+        """For somebody who worked on the ruleset: the one meaning that is theirs, still to be chosen."""
+        self._offer([Meaning.AUTHORED])
+        return self
+
+    def for_signer(self) -> "SignForm":
+        self._offer([one for one in Meaning if one != Meaning.AUTHORED])
+        return self
+
+    def _offer(self, meanings: list[Meaning]) -> None:
+        self.fields["meaning"].choices = [(one.value, one.label) for one in meanings]  # type: ignore[attr-defined]  # a choice field

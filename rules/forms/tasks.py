@@ -76,6 +76,7 @@ class TaskForm(forms.ModelForm[Task]):
             "student",
             "signers_required",
             "signer_roles",
+            "publisher_may_have_signed",
         )
         widgets = {"description": forms.Textarea(attrs={"rows": 3})}
         help_texts = {"slug": _("Its name in addresses, commands and the API; letters, digits and hyphens.")}
@@ -89,7 +90,7 @@ class TaskForm(forms.ModelForm[Task]):
         self._choices("embedder", ModelEndpoint.objects.filter(kind=EndpointKind.EMBEDDING, is_active=True))
         if self.instance.pk:
             # A policy that exists changes by a proposal that a second person confirms.
-            for name in ("signers_required", "signer_roles"):
+            for name in ("signers_required", "signer_roles", "publisher_may_have_signed"):
                 del self.fields[name]
         if self.instance.pk and self.instance.traces.exists():
             # Labels and fields are what the imported traces speak; changing them would orphan those.

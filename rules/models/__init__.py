@@ -72,15 +72,17 @@ from rules.models.queues import (
     SavedView,
 )
 from rules.models.review_policy import ReviewPolicy
-from rules.models.rulesets import Meaning, Ruleset, RulesetItem, RulesetStatus, Signature
+from rules.models.rulesets import APPROVING, COUNTED, Meaning, Ruleset, RulesetItem, RulesetStatus, Signature
 from rules.models.seeds import Seed, SeedAlarm, SeedAnswer, SeedKind
 from rules.models.student import DeliveryState, PromptRead, WebhookDelivery, WebhookTarget
 from rules.models.task import Task
 from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceImport
 
 __all__ = [
+    "APPROVING",
     "AWAY_SECONDS",
     "BODY_CHARACTERS",
+    "COUNTED",
     "OPEN_STATES",
     "Absence",
     "Assignment",

@@ -32,7 +32,7 @@ class SignOffPolicy(models.Model):
         verbose_name=_("a signer from each of these domains"),
     )
     miners_may_sign = models.BooleanField(_("whoever started the mining may sign"), default=False)
-    publisher_may_have_signed = models.BooleanField(_("a signer may publish"), default=True)
+    publisher_may_have_signed = models.BooleanField(_("a signer may publish"), default=False)
     read_changed_first = models.BooleanField(_("edited and conflicting instructions are opened first"), default=True)
     reason = models.CharField(_("why"), max_length=300, blank=True)
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")

@@ -75,10 +75,18 @@ class RulesetItem(models.Model):
 
 
 class Meaning(models.TextChoices):
-    """What a signature says; none is preselected."""
+    """What a signature says; none is preselected. Publishing and rolling back are signed on their own rows."""
 
+    AUTHORED = "authored", _("I composed or worded this")
     REVIEWED = "reviewed", _("I have reviewed these instructions")
     APPROVED = "approved", _("I approve these instructions for release")
+    CONDITIONS = "approved_with_conditions", _("I approve these instructions for release on the conditions below")
+    REJECTED = "rejected", _("I reject these instructions: they must not be released")
+
+
+# Who worked on it says so by "authored", and it counts for nothing; a rejection keeps a ruleset from being signed.
+COUNTED = (Meaning.REVIEWED, Meaning.APPROVED, Meaning.CONDITIONS)
+APPROVING = (Meaning.APPROVED, Meaning.CONDITIONS)
 
 
 class Signature(models.Model):
@@ -91,7 +99,9 @@ class Signature(models.Model):
     signer_role = models.CharField(max_length=12, choices=Role)
     signer_domain = models.CharField(max_length=12, blank=True, editable=False)
     """The signer's domain at that moment, written by the database."""
-    meaning = models.CharField(max_length=12, choices=Meaning)
+    meaning = models.CharField(max_length=24, choices=Meaning)
+    conditions = models.CharField(max_length=1000, blank=True)
+    """On what the approval rests, or why it is rejected."""
     # Method and time are those of the re-authentication: a trigger copies them. Signatures before it have none.
     reauthentication = models.OneToOneField(Reauthentication, models.PROTECT, null=True, related_name="signature")
     method = models.CharField(max_length=20, choices=Method, default=Method.PASSWORD)
@@ -108,6 +118,14 @@ class Signature(models.Model):
                 violation_error_message=_("You have already signed this ruleset."),
             ),
             models.CheckConstraint(condition=Q(meaning__in=Meaning.values), name="signature_meaning_known"),
+            models.CheckConstraint(
+                condition=Q(meaning__in=[Meaning.CONDITIONS, Meaning.REJECTED]) & ~Q(conditions="")
+                | ~Q(meaning__in=[Meaning.CONDITIONS, Meaning.REJECTED]) & Q(conditions=""),
+                name="signature_conditions_in_words",
+                violation_error_message=_(
+                    "Write the conditions, or why you reject it; for any other meaning leave it empty."
+                ),
+            ),
         )
 
     def __str__(self) -> str:

@@ -68,6 +68,11 @@ class Task(models.Model):
         default=default_signer_roles,
         verbose_name=_("roles that may sign"),
     )
+    publisher_may_have_signed = models.BooleanField(
+        _("a signer may publish"),
+        default=False,
+        help_text=_("Unless ticked, a signatory who did not sign publishes: three people beside the composer."),
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from django.db import connection
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404
@@ -12,6 +13,8 @@ from django.utils.translation import gettext as _
 from pld_app.models import AuditEvent, Role, User
 from rules.manifest import Compiled, Frame, Manifest, ManifestInstruction, Policy, manifest_build, manifest_read
 from rules.models import (
+    APPROVING,
+    COUNTED,
     Decision,
     DecisionKind,
     Instruction,
@@ -209,6 +212,13 @@ def exclusion_reason(ruleset: Ruleset, user: User) -> str:
     return _exclusions(ruleset).get(user.pk, "")
 
 
+def has_worked_on(ruleset: Ruleset, user: User) -> bool:
+    """Whether this person composed it or worded a text in it, as the database's own function says."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pld_worked_on(%s, %s)", [ruleset.pk, user.pk])
+        return bool(cursor.fetchone()[0])
+
+
 def _exclusions(ruleset: Ruleset) -> dict[int, str]:
     """Why a person is left out, by user id: authors of a text in it, everybody who composed it, perhaps its miners."""
     found: dict[int, str] = {}
@@ -242,21 +252,25 @@ class SignatureState:
     have: int
     needed: int
     approved: bool
+    rejected: bool
     signatories_missing: int
     domains_missing: tuple[str, ...]
 
     @property
     def is_complete(self) -> bool:
-        return self.have >= self.needed and self.approved and not (self.signatories_missing or self.domains_missing)
+        missing = self.signatories_missing or self.domains_missing
+        return self.have >= self.needed and self.approved and not (self.rejected or missing)
 
 
 def signature_state(policy: Policy, signatures: Sequence[Signature]) -> SignatureState:
     """Hold signatures (of distinct people) against a policy, as the database function pld_signatures_complete does."""
-    signatories = sum(one.signer_role == Role.SIGNATORY for one in signatures)
+    counted = [one for one in signatures if one.meaning in COUNTED]
+    signatories = sum(one.signer_role == Role.SIGNATORY for one in counted)
     return SignatureState(
-        have=len(signatures),
+        have=len(counted),
         needed=max(2, policy.signers_required),
-        approved=any(one.meaning == Meaning.APPROVED for one in signatures),
+        approved=any(one.meaning in APPROVING for one in counted),
+        rejected=any(one.meaning == Meaning.REJECTED for one in signatures),
         signatories_missing=max(0, policy.signatories_required - signatories),
-        domains_missing=tuple(sorted({*policy.domains} - {one.signer_domain for one in signatures})),
+        domains_missing=tuple(sorted({*policy.domains} - {one.signer_domain for one in counted})),
     )

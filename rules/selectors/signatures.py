@@ -22,6 +22,8 @@ class SignatureFacts:
     role_label: str
     meaning: str
     meaning_label: str
+    conditions: str
+    """On what the approval rests or why it is rejected; empty for any other meaning."""
     method: str
     method_label: str
     signed_at: str
@@ -39,7 +41,8 @@ class SignatureFacts:
     @property
     def line(self) -> str:
         """The facts in one line, for cells and print."""
-        return f"{self.name} ({self.role}, {self.meaning}, {self.method}, {self.signed_at})"
+        said = f"{self.meaning}: {self.conditions}" if self.conditions else self.meaning
+        return f"{self.name} ({self.role}, {said}, {self.method}, {self.signed_at})"
 
     def as_json(self) -> dict[str, Any]:
         """JSON for exports: the fields by name, without labels, which are of a language."""
@@ -48,6 +51,7 @@ class SignatureFacts:
             "username": self.username,
             "role": self.role,
             "meaning": self.meaning,
+            "conditions": self.conditions,
             "method": self.method,
             "signed_at": self.signed_at,
             "authenticated_at": self.authenticated_at,
@@ -66,6 +70,7 @@ def signature_facts(signature: Signature, ruleset: Ruleset) -> SignatureFacts:
         role_label=str(signature.get_signer_role_display()),
         meaning=signature.meaning,
         meaning_label=str(signature.get_meaning_display()),
+        conditions=signature.conditions,
         method=signature.method,
         method_label=str(signature.get_method_display()),
         signed_at=utc_text(signature.at),

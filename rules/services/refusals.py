@@ -35,6 +35,7 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         Stale,
         _("You were shown another manifest. Reload and read this one."),
     ),
+    "only who worked on a ruleset": (NotAllowed, _("Only who composed or worded it signs as its author.")),
     "this account may not sign": (NotAllowed, _("Your account may not sign this ruleset.")),
     "who composed or edited a ruleset does not publish": (
         NotAllowed,

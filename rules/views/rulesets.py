@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
-from pld_app.models import Role
+from pld_app.models import Role, User
 from rules.forms.rulesets import (
     AddForm,
     MoveForm,
@@ -141,6 +141,8 @@ def _frozen_page(
     may_sign = ruleset.status == RulesetStatus.IN_SIGN_OFF and me and not (me.signature or me.excluded)
     to_read = reading_list(ruleset, request.user) if may_sign and manifest.policy.read_changed_first else []
     unread = sum(not one.is_read for one in to_read)
+    can_author = _can_author(ruleset, request.user)
+    form = sign_form or SignForm(initial={"manifest_sha256": ruleset.manifest_sha256}, auto_id="sign-%s")
     production, changes = publishing.changes_against_production(ruleset.task, manifest)
     context: dict[str, Any] = {  # a template's context has no closed type
         "task": ruleset.task,
@@ -159,8 +161,9 @@ def _frozen_page(
         "comments": open_comments(ruleset),
         "to_read": to_read,
         "unread": unread,
-        "can_sign": may_sign and not unread,
-        "sign_form": sign_form or SignForm(initial={"manifest_sha256": ruleset.manifest_sha256}, auto_id="sign-%s"),
+        "can_sign": can_author or (may_sign and not unread),
+        "can_author": can_author,
+        "sign_form": form.for_author() if can_author else form.for_signer(),
         "can_release": ruleset.status == RulesetStatus.SIGNED and request.user.role == Role.SIGNATORY,
         "can_withdraw": services.may_withdraw(ruleset, request.user),
         "withdraw_form": withdraw_form or _withdraw_form(ruleset)(auto_id="withdraw-%s"),
@@ -168,6 +171,13 @@ def _frozen_page(
     }
     failed = (sign_form is not None and sign_form.errors) or (withdraw_form is not None and withdraw_form.errors)
     return render(request, "rules/ruleset_frozen.html", context, status=422 if failed else 200)
+
+
+def _can_author(ruleset: Ruleset, user: User) -> bool:
+    """Whether this reviewer may sign as an author and has not yet."""
+    if ruleset.status != RulesetStatus.IN_SIGN_OFF or user.role != Role.REVIEWER:
+        return False
+    return not ruleset.signatures.filter(signer=user).exists() and selectors.has_worked_on(ruleset, user)
 
 
 def _withdraw_form(ruleset: Ruleset) -> type[WithdrawForm]:

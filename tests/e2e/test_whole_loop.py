@@ -32,6 +32,7 @@ def people() -> None:
     make_user("finn", Role.REVIEWER, Domain.FINANCE)
     make_user("sofia", Role.SIGNATORY)
     make_user("samir", Role.SIGNATORY)
+    make_user("petra", Role.SIGNATORY)
     make_user("abel", Role.AUDITOR)
     make_user("ada", Role.ADMIN)
 
@@ -55,7 +56,7 @@ def test_from_a_trace_file_to_a_fetched_prompt(tmp_path: Path, person: Callable[
         number = _freeze(finn, base)
         for signer, meaning in (("sofia", "I have reviewed"), ("samir", "I approve")):
             _sign(person(signer), f"{base}/rulesets/{number}/", meaning)
-        signatory = person("sofia")
+        signatory = person("petra")
         _release_and_publish(signatory, base, number)
 
         token = _token(admin, base)

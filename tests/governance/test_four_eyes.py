@@ -9,12 +9,12 @@ import pytest
 from django.db import DatabaseError, connection
 from django.test import Client
 
-from pld_app.accounts import account_set_role
 from pld_app.audit import audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput, NotAllowed, WrongState
 from pld_app.models import Domain, Role, User
 from rules.exceptions import InvalidTransition, Stale
+from rules.forms.tasks import TaskForm
 from rules.models import (
     ChannelName,
     Conflict,
@@ -33,7 +33,16 @@ from rules.services.policy import policy_decide, policy_propose
 from rules.services.publishing import release_create
 from rules.services.rulesets import ruleset_create, ruleset_freeze
 from rules.services.signing import ProofRefused, rule_read, ruleset_sign
-from tests.factories import PASSWORD, approve_directly, audit_actions, make_instruction, make_proof, make_user
+from tests.factories import (
+    PASSWORD,
+    approve_directly,
+    audit_actions,
+    change_role,
+    make_instruction,
+    make_proof,
+    make_task,
+    make_user,
+)
 from tests.publishing import steps
 from tests.publishing.test_database import publish_directly, refused, sign_directly, sql
 
@@ -273,7 +282,7 @@ class TestDutiesAreApart:
         release = release_create(ruleset_id=ruleset.pk, signatory=sam)
         # Not even when their role is another by now.
         for person in (ana, ben):
-            account_set_role(user_id=person.pk, role=Role.SIGNATORY, domain="", by=ada)
+            change_role(person, Role.SIGNATORY, by=ada)
             person.refresh_from_db()
             with pytest.raises(NotAllowed, match="another signatory must publish"):
                 steps.publish(release, person)
@@ -289,6 +298,21 @@ class TestDutiesAreApart:
                 steps.publish(release, person)
             refused("who signed a ruleset does not publish", lambda p=person: publish_directly(release, p))  # type: ignore[misc]
         steps.publish(release, make_user("tom", Role.SIGNATORY))
+
+    def test_c17_by_default_four_people_hold_the_four_duties(self, ana: User, sam: User, sue: User) -> None:
+        """A task as the form makes it: the service and SQL refuse each of the three others as publisher."""
+        task = make_task("ads", publisher_may_have_signed=Task._meta.get_field("publisher_may_have_signed").default)
+        assert not policy_in_force(task).publisher_may_have_signed
+        assert "publisher_may_have_signed" not in TaskForm().initial
+        refused("changes by a proposal", lambda: Task.objects.filter(pk=task.pk).update(publisher_may_have_signed=True))
+        release = steps.released(task, ana, sam, sue)
+        for person in (ana, sam, sue):
+            with pytest.raises(NotAllowed):
+                steps.publish(release, person)
+            refused("does not publish|only an active signatory", lambda p=person: publish_directly(release, p))  # type: ignore[misc]
+        tom = make_user("tom", Role.SIGNATORY)
+        steps.publish(release, tom)
+        assert len({ana, sam, sue, tom}) == 4
 
     def test_c17_a_stricter_policy_counts_for_what_was_signed_before_it(
         self, task: Task, ana: User, sam: User, sue: User
@@ -319,7 +343,7 @@ class TestDutiesAreApart:
                 act = lambda: Ruleset.objects.filter(pk=ruleset.pk).update(status="signed")  # noqa: E731
                 refused("signatures are missing", act)
         # A domain left after signing takes nothing away: the signature keeps the one it was made in.
-        User.objects.filter(pk=finn.pk).update(domain=Domain.LEGAL)
+        change_role(finn, Role.REVIEWER, Domain.LEGAL, by=make_user("ada", Role.ADMIN))
         assert signature_state(policy_of(ruleset), list(ruleset.signatures.all())).is_complete
 
     def test_c18_an_administrator_can_configure_but_not_decide_sign_or_publish(

@@ -1,7 +1,9 @@
 """C1 to C9 of the governance statements: what a signature is, as page, export and database have it."""
 
 import json
+import re
 from collections.abc import Callable
+from functools import partial
 from html import unescape
 from typing import Any
 
@@ -11,15 +13,16 @@ from django.test import Client
 from django.utils import timezone
 
 from pld_app.accounts import account_deactivate
+from pld_app.audit import audit_record
 from pld_app.errors import InvalidInput, NotAllowed
-from pld_app.models import Method, Reauthentication, TotpDevice, User
+from pld_app.models import Method, Reauthentication, Role, TotpDevice, User
 from pld_app.reauthentication import ProofRefused
-from rules.models import Meaning, Ruleset, Signature, Task
+from rules.models import Meaning, PublicationKind, Ruleset, RulesetStatus, Signature, Task
 from rules.selectors.signatures import signature_facts, signatures_of
 from rules.services.exporting import ExportKind, ruleset_export
 from rules.services.signing import ruleset_sign
 from rules.services.tokens import token_create
-from tests.factories import PROOF, make_proof, make_session
+from tests.factories import PROOF, make_proof, make_session, make_user
 from tests.governance.test_factors import code_of, enrolled_app
 from tests.publishing import steps
 from tests.publishing.test_database import refused, sign_directly, sql
@@ -27,12 +30,15 @@ from tests.publishing.test_database import refused, sign_directly, sql
 type ClientOf = Callable[[User], Client]
 
 
-def sign(ruleset: Ruleset, signer: User, meaning: Meaning = Meaning.APPROVED, **proof: Any) -> Signature:
+def sign(
+    ruleset: Ruleset, signer: User, meaning: Meaning = Meaning.APPROVED, conditions: str = "", **proof: Any
+) -> Signature:
     return ruleset_sign(
         ruleset_id=ruleset.pk,
         signer=signer,
         proof=make_proof(signer, **proof),
         meaning=meaning,
+        conditions=conditions,
         manifest_sha256=ruleset.manifest_sha256,
     )
 
@@ -62,13 +68,74 @@ def test_c1_a_signature_holds_name_role_time_meaning_and_method(task: Task, ana:
 
 def test_c2_the_meaning_is_of_a_closed_list_and_chosen(task: Task, ana: User, sam: User, client_of: ClientOf) -> None:
     ruleset = steps.frozen(task, ana)
-    page = client_of(sam).get(f"/tasks/nda/rulesets/{ruleset.number}/").content.decode()
-    assert page.count('type="radio"') == len(Meaning.values)
-    assert "checked" not in page
+    path = f"/tasks/nda/rulesets/{ruleset.number}/"
+    for person, offered in ((sam, set(Meaning) - {Meaning.AUTHORED}), (ana, {Meaning.AUTHORED})):
+        page = client_of(person).get(path).content.decode()
+        assert set(re.findall(r'type="radio" name="meaning" value="(\w+)"', page)) == offered
+        assert "checked" not in page
     for meaning in ("", "rubber-stamped"):
         with pytest.raises(InvalidInput, match="what your signature means"):
             sign(ruleset, sam, meaning)  # type: ignore[arg-type]  # what is not of the list
     refused("signature_meaning_known", lambda: sign_directly(ruleset, sam, meaning="rubber"))
+    # Those of the list that a ruleset's signature does not say are rows and acts of their own.
+    assert set(PublicationKind.values) == {"publish", "rollback"}
+
+
+def test_c2_conditions_are_written_bound_and_shown_everywhere(
+    task: Task, ana: User, sam: User, sue: User, abe: User, client_of: ClientOf
+) -> None:
+    ruleset, words = steps.frozen(task, ana), "Only for contracts under German law."
+    for meaning, conditions in ((Meaning.CONDITIONS, " "), (Meaning.APPROVED, words), (Meaning.REJECTED, "")):
+        with pytest.raises(InvalidInput, match="Write the conditions"):
+            sign(ruleset, sam, meaning, conditions=conditions)
+        refused(
+            "conditions_in_words", partial(sign_directly, ruleset, sam, meaning=meaning, conditions=conditions.strip())
+        )
+    # The words of the row are those of its event, which the log seals.
+    other = audit_record("ruleset.signed", actor=sam, subject=ruleset, data={"conditions": "None."})
+    forged = partial(sign_directly, ruleset, sam, meaning=Meaning.CONDITIONS, conditions=words, event=other)
+    refused("own audit event", forged)
+    form = {"manifest_sha256": ruleset.manifest_sha256, "meaning": Meaning.CONDITIONS.value, "conditions": words}
+    assert client_of(sam).post(f"/tasks/nda/rulesets/{ruleset.number}/sign/", form | PROOF).status_code == 302
+    sign(ruleset, sue, Meaning.REVIEWED)
+    ruleset.refresh_from_db()
+    assert ruleset.status == RulesetStatus.SIGNED  # it counts as an approval
+    assert words in client_of(abe).get(f"/tasks/nda/rulesets/{ruleset.number}/").content.decode()
+    assert json.loads(exported(ruleset, ExportKind.JSON))["signatures"][0]["conditions"] == words
+    assert words in exported(ruleset, ExportKind.CSV)
+
+
+def test_c2_a_rejection_keeps_it_from_being_signed(
+    task: Task, ana: User, sam: User, sue: User, client_of: ClientOf
+) -> None:
+    tom = make_user("tom", Role.SIGNATORY)
+    ruleset = steps.frozen(task, ana)
+    sign(ruleset, sam, Meaning.REJECTED, conditions="Rule 2 contradicts clause 9.")
+    for signer in (sue, tom):
+        sign(ruleset, signer)
+    ruleset.refresh_from_db()
+    assert ruleset.status == RulesetStatus.IN_SIGN_OFF
+    refused("signatures are missing", lambda: Ruleset.objects.filter(pk=ruleset.pk).update(status="signed"))
+    page = client_of(ana).get(f"/tasks/nda/rulesets/{ruleset.number}/").content.decode()
+    assert "Somebody rejected it" in page
+    assert "contradicts clause 9" in page
+
+
+def test_c2_an_author_signs_as_such_and_it_counts_for_nothing(
+    task: Task, ana: User, ben: User, sam: User, sue: User
+) -> None:
+    ruleset = steps.frozen(task, ana)
+    for person in (ben, sam):  # who did not work on it
+        with pytest.raises(NotAllowed, match="signs as its author"):
+            sign(ruleset, person, Meaning.AUTHORED)
+        refused("signs as its author|may not sign", partial(sign_directly, ruleset, person, meaning=Meaning.AUTHORED))
+    sign(ruleset, ana, Meaning.AUTHORED)
+    sign(ruleset, sam)
+    refused("signatures are missing", lambda: Ruleset.objects.filter(pk=ruleset.pk).update(status="signed"))
+    sign(ruleset, sue, Meaning.REVIEWED)
+    ruleset.refresh_from_db()
+    assert ruleset.status == RulesetStatus.SIGNED
+    assert [one.meaning for one in signatures_of(ruleset)] == ["authored", "approved", "reviewed"]
 
 
 def test_c3_a_living_session_alone_signs_nothing(task: Task, ana: User, sam: User, client_of: ClientOf) -> None:

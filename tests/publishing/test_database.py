@@ -52,7 +52,8 @@ def sql(statement: str, *values: int | str | None) -> Callable[[], None]:
 
 def sign_directly(ruleset: Ruleset, signer: User, **fields: Any) -> Signature:
     """A signature past the services, complete with its event; `fields` break one thing."""
-    event = fields.pop("event", None) or audit_record("ruleset.signed", actor=signer, subject=ruleset)
+    said = {"conditions": fields["conditions"]} if "conditions" in fields else {}
+    event = fields.pop("event", None) or audit_record("ruleset.signed", actor=signer, subject=ruleset, data=said)
     meaning = fields.setdefault("meaning", Meaning.APPROVED)
     if "reauthentication" not in fields:
         # Who may not even prove themselves gets none, so that the guard of the signature is what refuses.

@@ -12,7 +12,7 @@ from rules.models import Task
 from rules.services.tasks import task_save
 
 REQUIRED = ("slug", "name", "labels", "input_fields", "preamble", "output_contract")
-OPTIONAL = ("description", "domain_field", "signers_required", "signer_roles")
+OPTIONAL = ("description", "domain_field", "signers_required", "signer_roles", "publisher_may_have_signed")
 
 
 class Command(BaseCommand):
