@@ -20,9 +20,9 @@ from pydantic import ValidationError as PydanticError
 from pld_app.canonical import sha256_hex
 from rules.manifest import Manifest, manifest_read
 from rules.models import ChannelName, PromptToken, Publication, Release
-from rules.selectors.publishing import Serving, serving
+from rules.selectors.publishing import Serving, publications_valid, serving
 from rules.selectors.rulesets import signature_state
-from rules.services.reads import read_note
+from rules.services.reads import check_failed_note, read_note
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Signer(Schema):
     name: str
     role: str
     meaning: str
+    conditions: str = Field(description="On what an approval with conditions rests; else empty.")
     signed_at: datetime
 
 
@@ -150,7 +151,13 @@ def _body(publication: Publication, manifest: Manifest, slug: str) -> Prompt:
         prompt_sha256=release.prompt_sha256,
         manifest_sha256=release.manifest_sha256,
         signers=[
-            Signer(name=one.signer_name, role=one.signer_role, meaning=one.meaning, signed_at=one.at)
+            Signer(
+                name=one.signer_name,
+                role=one.signer_role,
+                meaning=one.meaning,
+                conditions=one.conditions,
+                signed_at=one.at,
+            )
             for one in signatures
         ],
         published_at=publication.at,
@@ -186,28 +193,49 @@ def prompt(request: HttpRequest, task: str, channel: ChannelName = ChannelName.P
     publication = now.publication
     if publication is None:
         return _nothing(request, token, channel, now)
-    release = publication.release
-    etag = f'"{release.prompt_sha256}-{release.version}"'
     try:
-        manifest = _signed_manifest(release)
-        if _is_known(request, etag):
-            response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
-        else:
-            body = _body(publication, manifest, task).model_dump(mode="json")
-            response = api.create_response(request, body, status=HTTPStatus.OK)
+        response = _answer(request, publication, task)
     except _NotTheSignedBytes as error:
-        read_note(token=token, channel=channel, release=None, reason="check_failed")
-        logger.critical("prompt not served: the %s of release %s of %s do not hold", error, release, task)
-        return _problem(
-            request,
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "The stored prompt failed its check. Keep your last.",
-            "check_failed",
-        )
-    read_note(token=token, channel=channel, release=release)
-    response["ETag"] = etag
-    response["X-Prompt-SHA256"] = release.prompt_sha256
+        return _fallen_back(request, token, publication, str(error))
+    read_note(token=token, channel=channel, release=publication.release)
     if now.fallback:
         response["X-Prompt-Fallback"] = now.fallback
+    return response
+
+
+def _answer(request: HttpRequest, publication: Publication, slug: str) -> HttpResponse:
+    """The prompt of one publication, or 304. Raises _NotTheSignedBytes."""
+    release = publication.release
+    etag = f'"{release.prompt_sha256}-{release.version}"'
+    manifest = _signed_manifest(release)
+    if _is_known(request, etag):
+        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    else:
+        body = _body(publication, manifest, slug).model_dump(mode="json")
+        response = api.create_response(request, body, status=HTTPStatus.OK)
+    response["ETag"] = etag
+    response["X-Prompt-SHA256"] = release.prompt_sha256
     response["Cache-Control"] = "private, no-cache"
     return response
+
+
+FALLBACKS = 5  # releases tried before the student is told to keep what it has
+
+
+def _fallen_back(request: HttpRequest, token: PromptToken, broken: Publication, what: str) -> HttpResponse:
+    """The valid release before one whose bytes do not hold, and an alarm; 503 when there is none."""
+    channel, slug = broken.channel, token.task.slug
+    logger.critical("prompt not served: the %s of release %s of %s do not hold", what, broken.release, slug)
+    check_failed_note(task=token.task, release=broken.release, channel=channel, what=what)
+    before = publications_valid(token.task_id, channel).exclude(release=broken.release)
+    for publication in before.select_related("release__ruleset")[:FALLBACKS]:
+        try:
+            response = _answer(request, publication, slug)
+        except _NotTheSignedBytes:
+            continue
+        read_note(token=token, channel=channel, release=publication.release, reason="check_failed")
+        response["X-Prompt-Fallback"] = "check_failed"
+        return response
+    read_note(token=token, channel=channel, release=None, reason="check_failed")
+    words = "The stored prompt failed its check. Keep your last."
+    return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, words, "check_failed")
