@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from pld_app.database.roles import APPLICATION
 from pld_app.models import AuditEvent
@@ -201,6 +201,62 @@ def test_what_passes_the_rights_meets_the_triggers(cast: Cast) -> None:
             for statement in (f"UPDATE {table} SET id = id", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
                 with pytest.raises(Exception, match=r"append-only|pld: "):
                     cursor.execute(statement)
+
+
+def guarded_tables() -> dict[str, bool]:
+    """Every table that refuses change (True) or deletion alone, as the catalogue has them now."""
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname, bool_or(t.tgname = 'pld_append_only') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            " WHERE t.tgname IN ('pld_append_only', 'pld_no_delete') GROUP BY c.relname"
+        )
+        return dict(cursor.fetchall())
+
+
+def test_every_table_that_refuses_change_refuses_it(cast: Cast) -> None:
+    """Tables that came later too: as the application by its rights, and as their owner by triggers that fire always."""
+    task, ana, _ben, sam, sue = cast
+    steps.in_production(task, ana, sam, sue)
+    tables = guarded_tables()
+    assert len(tables) > 40
+    wrong = []
+    for table, is_append_only in tables.items():
+        statements = [f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"]
+        if is_append_only:
+            statements.append(f"UPDATE {table} SET {first_column(table)} = {first_column(table)}")
+        wrong += [(one, found) for one in statements if (found := by_psycopg(one)) != DENIED]
+        for statement in statements:
+            refused = refusal_as_owner(statement)
+            # A trigger for each row has nothing to say about an empty table.
+            if refused != RESTRICTED and not (refused == "" and is_empty(table)):
+                wrong.append((f"as owner: {statement}", refused))
+    assert wrong == []
+
+
+def first_column(table: str) -> str:
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1", [table])
+        return str(cursor.fetchone()[0])
+
+
+def is_empty(table: str) -> bool:
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute(f"SELECT NOT EXISTS (SELECT 1 FROM {table})")
+        return bool(cursor.fetchone()[0])
+
+
+def refusal_as_owner(statement: str) -> str:
+    """The SQLSTATE by which it is refused even to a session that says it replicates; undone in any case."""
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            cursor.execute(statement)
+        except DatabaseError as error:
+            return str(getattr(error.__cause__, "sqlstate", "?"))
+        finally:
+            cursor.execute("ROLLBACK")
+    return ""
 
 
 SHADOW = """

@@ -1,4 +1,4 @@
-"""docs/security.md names a test and a guard for each invariant: they exist, or this fails."""
+"""docs/security.md and docs/governance.md name a test and a guard for each sentence: they exist, or this fails."""
 
 import ast
 import re
@@ -9,6 +9,11 @@ from django.db import connection
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+GOVERNANCE = (ROOT / "docs" / "governance.md").read_text(encoding="utf-8")
+# Catalogue numbers that the page must show.
+CATALOGUE = {*range(17, 23), *range(24, 43), 54}
 
 
 def invariants() -> list[tuple[str, str, str]]:
@@ -67,3 +72,27 @@ def test_the_guards_named_stand_in_the_database() -> None:
     assert guards <= standing, guards - standing
     # And the page leaves out no guard that refuses a row: those of inserting a bare row have no line of their own.
     assert all_guards - guards <= {"pld_guard_instruction_insert", "pld_guard_ruleset_insert"}
+
+
+def statements() -> list[list[str]]:
+    """Cells of every row under "The statements": those of C1 to C37, then those of the test catalogue."""
+    section = GOVERNANCE.partition("## The statements")[2]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if re.match(r"\| (C?\d)", line)]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_every_statement_and_catalogue_number_has_its_row() -> None:
+    numbers = {int(number) for row in statements() for number in re.findall(r"\b\d+\b", row[0])}
+    stated = {int(row[0][1:]) for row in statements() if row[0].startswith("C")}
+    assert set(range(1, 25)) <= stated
+    assert numbers >= CATALOGUE
+
+
+@pytest.mark.parametrize("row", statements(), ids=lambda row: row[0])
+def test_the_tests_of_a_statement_exist(row: list[str]) -> None:
+    tests = named(row[-1], "tests/")
+    assert tests, row[0]
+    for name in tests:
+        file, _, test = name.partition("::")
+        assert (ROOT / file).is_file(), name
+        assert test in names_in(ROOT / file), name

@@ -170,13 +170,11 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         hostile_parts = {"by": HOSTILE, "what": HOSTILE, "name": HOSTILE, "until": HOSTILE}
         Notification.objects.create(user=person, kind="factor.changed", parts=hostile_parts, mail_error=HOSTILE[:200])
         Notification.objects.create(user=person, kind=SHORT, parts={"x": HOSTILE})
-    role_request(user_id=sue.pk, role=Role.AUDITOR, domain="", reason=SHORT, by=ada)
-    search = query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200]))
     return {
-        "account": sue.pk,
+        "account": role_request(user_id=sue.pk, role=Role.AUDITOR, domain="", reason=SHORT, by=ada).user_id,
         "event": AuditEvent.objects.filter(action="stop.made").latest("pk").pk,
-        "search": search.slug,
         "batch": _batch(make_instruction(task, HOSTILE, **values), card, ana),
+        "search": query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200])).slug,
         "saved": kept.slug,
         "call": call.pk,
         "trace": trace.pk,
