@@ -83,6 +83,7 @@ def test_damage_is_named_to_administrators_and_turns_health_to_503(
     client: Client, ada: User, damage: str, named: str
 ) -> None:
     with as_owner(), connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(damage)
         faults = guard_faults(connection)
         assert any(named in fault for fault in faults), faults

@@ -83,7 +83,7 @@ class TestPages:
             at = now()
             for pk in made[10:13]:
                 event_backdate(AuditEvent.objects.get(pk=pk), at)
-        search = AuditSearch(since=now().date() if dated else None)
+        search = AuditSearch(action="thing.done", since=now().date() if dated else None)
         seen, page = list[int](), events_page(search)
         while True:
             seen += [one.pk for one in page]
@@ -136,7 +136,7 @@ def test_every_filter_has_an_index(search: AuditSearch, index: str, ada: User) -
 def test_the_choices_of_a_filter_are_read_from_an_index(column: str, ada: User, task: Task) -> None:
     for number in range(3):
         event(ada, f"thing.number{number}", task if number else ada, slug=f"t{number}")
-    assert values_of(column) == sorted(set(AuditEvent.objects.values_list(column, flat=True)))
+    assert values_of(column) == sorted(set(AuditEvent.objects.values_list(column, flat=True)) - {""})
 
 
 def test_counts_stand_beside_what_was_found(auditor: Client, ada: User, ana: User, task: Task) -> None:
@@ -144,9 +144,11 @@ def test_counts_stand_beside_what_was_found(auditor: Client, ada: User, ana: Use
     event(ana, "a.made", task, slug="nda")
     event(ana, "b.made")
     counted = facets(AuditSearch())
-    assert (counted.total, counted.is_capped) == (3, False)
+    accounts = AuditEvent.objects.filter(action="account.created").count()
+    assert (counted.total, counted.is_capped) == (3 + accounts, False)
     assert [(one.name, one.count) for one in counted.by_field["actor"]] == [("Ana", 2), ("Ada", 1)]
-    assert [(one.value, one.count) for one in counted.by_field["action"]] == [("a.made", 2), ("b.made", 1)]
+    made = [("account.created", accounts), ("a.made", 2), ("b.made", 1)]
+    assert [(one.value, one.count) for one in counted.by_field["action"]] == made
     page = auditor.get("/audit/?task=nda").content.decode()
     assert "2 events" in page
     assert f"?task=nda&amp;actor={ana.pk}" in page
@@ -189,7 +191,7 @@ class TestReadingIsOnRecord:
         one = event(ada)
         auditor.get(f"/audit/{one.pk}/")
         response = auditor.get("/audit/")
-        assert [row.pk for row in response.context["page"]] == [one.pk]
+        assert [row.pk for row in response.context["page"] if row.action != "account.created"] == [one.pk]
         assert "without readings of this log" in response.content.decode()
         assert len(found(auditor, "readings=on")) >= 3
         assert found(auditor, f"action={READINGS[1]}") != []

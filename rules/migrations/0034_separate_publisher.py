@@ -49,7 +49,7 @@ END $guard$;
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rules', '0032_meaning_guards'),
+        ('rules', '0033_meaning_guards'),
     ]
 
     operations = [

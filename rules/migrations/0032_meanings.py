@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('pld_app', '0014_role_grant_guards'),
-        ('rules', '0030_comments'),
+        ('rules', '0031_impact_figures'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -102,7 +102,7 @@ END $guard$;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0031_meanings")]
+    dependencies = [("rules", "0032_meanings")]
     operations = [
         # The reverses keep the replaced functions: for the two meanings of before they do what those did.
         migrations.RunSQL(SIGNATURES_COMPLETE, migrations.RunSQL.noop),
