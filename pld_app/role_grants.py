@@ -7,6 +7,7 @@ The database holds each step (migration 0014). What only takes away, closing an 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, Subquery
@@ -57,10 +58,10 @@ def _waiting(grant: RoleGrant, step: RoleGrantStep | None) -> Waiting:
 
 
 @transaction.atomic
-def account_propose(*, by: User, username: str, role: str, domain: str = "", **columns: str | bool) -> User:
+def account_propose(*, by: User, role: str, domain: str = "", **columns: Any) -> User:  # as `account_insert` has them
     """Create an account that stays closed until its role is in effect; raises ValidationError as `account_create`."""
     _lock(by)
-    user = account_insert(by=by, username=username, role=role, domain=domain, is_active=False, **columns)
+    user = account_insert(by=by, role=role, domain=domain, is_active=False, **columns)
     _request(user, role, domain, before="", reason=_("A new account."), by=by)
     return user
 
