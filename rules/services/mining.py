@@ -1,6 +1,8 @@
 """Mining runs: started, cancelled and carried out stage by stage; every stage leaves rows that a restart builds on."""
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 
@@ -24,19 +26,39 @@ from rules.transitions import mining_run_move
 JOB_KIND = RUN_KIND
 
 
-def _stages() -> tuple[tuple[MiningStage, Callable[[RunContext], None]], ...]:
-    """The stages in order. Imported when a run begins: scikit-learn costs every other process seconds at its start."""
-    from rules.services.mining_candidates import candidates_write  # noqa: PLC0415
-    from rules.services.mining_clusters import clusters_write  # noqa: PLC0415
-    from rules.services.mining_parts import extraction_work, stage_share  # noqa: PLC0415
+def _work_of(stage: MiningStage) -> Callable[[RunContext], None]:
+    """What a stage does. Imported when it begins: scikit-learn costs every other process seconds at its start."""
+    match stage:
+        case MiningStage.EXTRACT:
+            from rules.services.mining_parts import extraction_work  # noqa: PLC0415
 
-    return (
-        (MiningStage.EXTRACT, extraction_work),
-        (MiningStage.EMBED, stage_share),
-        (MiningStage.CLUSTER, clusters_write),
-        (MiningStage.SYNTHESIZE, stage_share),
-        (MiningStage.PUBLISH, candidates_write),
-    )
+            return extraction_work
+        case MiningStage.CLUSTER:
+            from rules.services.mining_clusters import clusters_write  # noqa: PLC0415
+
+            return clusters_write
+        case MiningStage.PUBLISH:
+            from rules.services.mining_candidates import candidates_write  # noqa: PLC0415
+
+            return candidates_write
+        case _:
+            from rules.services.mining_parts import stage_share  # noqa: PLC0415
+
+            return stage_share
+
+
+def _libraries_load() -> threading.Thread:
+    """Import what the stages after the first need, while that one waits for the teacher's answers."""
+
+    def load() -> None:
+        # What fails here fails again, and is told, where the stage itself imports it.
+        with suppress(ImportError):
+            _work_of(MiningStage.CLUSTER)
+            _work_of(MiningStage.PUBLISH)
+
+    thread = threading.Thread(target=load, name="mining-libraries", daemon=True)
+    thread.start()
+    return thread
 
 
 def mining_run_create(*, task: Task, user: User | None, parameters: MiningParameters) -> MiningRun:
@@ -198,9 +220,11 @@ def _run_start(context: RunContext) -> None:
 
 
 def _stages_run(context: RunContext) -> JobResult:
-    stages = _stages()
-    first = [stage for stage, _work in stages].index(MiningStage(context.run.stage))
-    for stage, work in stages[first:]:
+    loading = _libraries_load()
+    stages = list(MiningStage)
+    for stage in stages[stages.index(MiningStage(context.run.stage)) :]:
+        if stage != MiningStage.EXTRACT:
+            loading.join()
         context.stage_begin(stage)
-        work(context)
+        _work_of(stage)(context)
     return JobResult.DONE

@@ -61,16 +61,18 @@ def stage_share(context: RunContext) -> None:
 
 
 def _work_of(context: RunContext) -> Callable[[RunContext, Part], None]:
-    """What the stage does with one part. Imported when needed: these two bring scikit-learn."""
-    from rules.services.mining_candidates import syntheses_ask  # noqa: PLC0415
-    from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
+    """What the stage does with one part. Imported when needed: two of them bring scikit-learn."""
+    match MiningStage(context.run.stage):
+        case MiningStage.EMBED:
+            from rules.services.mining_vectors import embeddings_ask  # noqa: PLC0415
 
-    works = {
-        MiningStage.EXTRACT: part_extract,
-        MiningStage.EMBED: embeddings_ask,
-        MiningStage.SYNTHESIZE: syntheses_ask,
-    }
-    return works[MiningStage(context.run.stage)]
+            return embeddings_ask
+        case MiningStage.SYNTHESIZE:
+            from rules.services.mining_candidates import syntheses_ask  # noqa: PLC0415
+
+            return syntheses_ask
+        case _:
+            return part_extract
 
 
 def _parts_of(context: RunContext) -> list[Part]:

@@ -71,7 +71,8 @@ def _by_extraction(url: str, concurrency: int, calls: int) -> Callable[[int, int
     from pld_app.models import Job
     from rules.models import MicroRuleOrigin
     from rules.schemas import MiningParameters
-    from rules.services.mining import JOB_KIND, _stages, mining_run_create
+    from rules.services.mining import JOB_KIND, mining_run_create
+    from rules.services.mining_parts import extraction_work
     from rules.services.mining_run import RunContext
     from tests.factories import make_endpoint, make_task, make_trace
 
@@ -87,8 +88,7 @@ def _by_extraction(url: str, concurrency: int, calls: int) -> Callable[[int, int
         run = runs[number]
         claimed = job_claim(Job.objects.get(kind=JOB_KIND, subject_id=run.pk).pk)
         assert claimed is not None
-        _extract, work = _stages()[0]
-        work(RunContext(run, claimed[1]))
+        extraction_work(RunContext(run, claimed[1]))
         return run.micro_rules.filter(origin=MicroRuleOrigin.TEACHER).count()
 
     return answer

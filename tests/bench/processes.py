@@ -17,6 +17,7 @@ from pld_app.devstack.ports import free_port
 from pld_app.devstack.state import StackState
 from tests.bench.machine import Figures
 
+WAIT, READY = "-", "ready"
 _SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.bench.settings"}
 
 
@@ -33,13 +34,54 @@ def in_own_process(function: str, *, environment: Mapping[str, str] | None = Non
     return found
 
 
+class Beside:
+    """A process that is ready and waits for the arguments of its one call."""
+
+    def __init__(self, process: "subprocess.Popen[str]", result: Path) -> None:
+        self._process = process
+        self._result = result
+
+    def go(self, **arguments: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.close()
+
+    def result(self) -> Figures:
+        """What it returned, once it has. RuntimeError when it failed."""
+        if self._process.wait() != 0:
+            raise RuntimeError("the process beside this one failed")
+        found: Figures = json.loads(self._result.read_text(encoding="utf-8"))
+        return found
+
+
+@contextmanager
+def beside(function: str) -> Iterator[Beside]:
+    """A process that has started and calls `module:function` when told to go."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as result:
+        command = [sys.executable, "-m", "tests.bench.processes", function, WAIT, result.name]
+        environment = {**os.environ, **_SETTINGS}
+        with subprocess.Popen(
+            command, cwd=paths.ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline().strip() == READY
+                yield Beside(process, Path(result.name))
+            finally:
+                process.kill()
+
+
 def main() -> None:
     function, arguments, result = sys.argv[1:]
     import django
 
     django.setup()
     module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name)(**json.loads(arguments))
+    call = getattr(importlib.import_module(module), name)
+    if arguments == WAIT:
+        print(READY, flush=True)  # noqa: T201  # the other process waits for it
+        arguments = sys.stdin.readline()
+    found = call(**json.loads(arguments))
     Path(result).write_text(json.dumps(found), encoding="utf-8")
 
 
