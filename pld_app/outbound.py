@@ -7,7 +7,9 @@ the name.
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,7 +17,8 @@ from django.conf import settings
 
 from pld_app.model_edge.addresses import AddressRefusedError, check_address, check_url
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0  # for each step, such as connecting or waiting for the next bytes
+WITHIN_S = 30.0  # for all of it: a server that sends a byte now and then passes every single step
 MAX_REPLY_BYTES = 64 * 1024
 
 
@@ -32,10 +35,11 @@ class Reply:
         return 200 <= self.status < 300
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+def post(url: str, body: bytes, headers: Mapping[str, str], *, within_s: float = WITHIN_S) -> Reply:
     """POST `body`; returns the status. Raises OutboundFailed when there was none, AddressRefusedError before sending.
 
-    Private addresses only for hosts in PLD_ENDPOINT_ALLOW_PRIVATE. At most 10 s for each step.
+    Private addresses only for hosts in PLD_ENDPOINT_ALLOW_PRIVATE. At most 10 s for each step, and `within_s` from the
+    connection to the end of the reply; the look-up of the name has the resolver's own limit.
     """
     check_url(url)
     parts = urlsplit(url)
@@ -44,14 +48,19 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
     address = _checked_address(host, port, parts.scheme)
     connection = _Pinned(host, port, address, is_tls=parts.scheme == "https")
     path = parts.path or "/"
+    late = f"{host} did not finish its answer within {within_s:g} s"
     try:
-        connection.request("POST", path, body=body, headers={"Content-Type": "application/json", **headers})
-        reply = connection.getresponse()
-        reply.read(MAX_REPLY_BYTES)
+        with connection.cut_off(within_s):
+            connection.request("POST", path, body=body, headers={"Content-Type": "application/json", **headers})
+            reply = connection.getresponse()
+            reply.read(MAX_REPLY_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise OutboundFailed(f"{type(error).__name__}: {error}"[:200]) from error
+        words = late if connection.is_late.is_set() else f"{type(error).__name__}: {error}"
+        raise OutboundFailed(words[:200]) from error
     finally:
         connection.close()
+    if connection.is_late.is_set():  # a body without stated length looks finished when it is cut off
+        raise OutboundFailed(late)
     return Reply(reply.status)
 
 
@@ -73,11 +82,34 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(host, port, timeout=TIMEOUT_S)
         self._address = address
         self._is_tls = is_tls
+        self.is_late = threading.Event()
 
     def connect(self) -> None:
         self.sock = socket.create_connection((self._address, self.port), TIMEOUT_S)
         if self._is_tls:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+            context = ssl.create_default_context()
+            # The handshake only after `sock` is the wrapped one: what it was before can no longer be shut down.
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self.sock.do_handshake()
+        if self.is_late.is_set():
+            raise TimeoutError
+
+    @contextmanager
+    def cut_off(self, seconds: float) -> Iterator[None]:
+        """Shut the connection down when the block takes longer: whoever waits for bytes then gets none."""
+        alarm = threading.Timer(seconds, self._shut_down)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+    def _shut_down(self) -> None:
+        self.is_late.set()
+        if self.sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
 __all__ = ["AddressRefusedError", "OutboundFailed", "Reply", "post"]
