@@ -228,9 +228,15 @@ def make_change(instruction: Instruction, text: str = "If copies are kept for a 
 def approve_directly(instruction: Instruction, reviewer: User) -> Instruction:
     """Approve past the services, as the database demands it: event, decision, then status."""
     with transaction.atomic():
-        event = audit_record("instruction.approved", actor=reviewer, subject=instruction)
         revision = instruction.current_revision
         assert revision is not None
+        event = audit_record(
+            "instruction.approved",
+            actor=reviewer,
+            subject=instruction,
+            task_slug=instruction.task.slug,
+            data={"number": instruction.number, "revision": revision.number, "text_sha256": revision.text_sha256},
+        )
         Decision.objects.create(
             instruction=instruction, revision=revision, kind=DecisionKind.APPROVE, actor=reviewer, event=event
         )

@@ -60,6 +60,8 @@ EXCEPTIONS: dict[str, Deviation] = {
     "pld_app_auditkeyrevocation": Deviation(_SEAL, application=_READ, sealer=_ADD),
     "pld_app_auditsink": Deviation("Where copies go, and how that went.", application=_READ, sealer=_CHANGE),
     "pld_app_auditalarm": Deviation("Raised and cleared where the seal is made.", application=_READ, sealer=_ADD),
+    "rules_bundlerequest": Deviation("The sealer signs what it has checked of a request.", sealer=_READ),
+    "rules_bundlesignature": Deviation(_SEAL, application=_READ, sealer=_ADD),
     "django_session": Deviation("Whoever reads a session acts as its person.", hidden_from_auditor=True),
     "pld_app_usersession": Deviation("Whoever reads a session acts as its person.", hidden_from_auditor=True),
 }

@@ -1,5 +1,6 @@
 """One round of the sealer: compare with the copy outside, seal, send copies."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -7,12 +8,15 @@ import structlog
 from pld_app.models import Checkpoint
 from pld_app.transparency.copies import CopyDiffers, CopyFailed, FolderSink, Sink, copies_send
 from pld_app.transparency.keyring import KeyRefused
-from pld_app.transparency.keys import keyring, signer_load
+from pld_app.transparency.keys import Signer, keyring, signer_load
 from pld_app.transparency.note import ParsedCheckpoint
 from pld_app.transparency.sealing import Blocked, Sealed, alarm_raise, seal
 from pld_app.transparency.tree import StoredTree, sealed_count
 
 log = structlog.get_logger(__name__)
+
+# What else the log's key signs once everything is sealed: other packages add theirs, this one knows none of them.
+AFTER_SEAL: list[Callable[[Signer], None]] = []
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Round:
 
 
 def seal_round(sinks: list[Sink]) -> Round:
-    """Seal and copy once. Raises KeyFault, SealerBusy, or Blocked when log and copy outside disagree.
+    """Seal and copy once, then sign what waits for the key. Raises KeyFault, SealerBusy, or Blocked when log and copy outside disagree.
 
     The copy is compared before anything new is signed: a database restored from an older backup would else grow a
     second history from there.
@@ -43,6 +47,8 @@ def seal_round(sinks: list[Sink]) -> Round:
     except CopyDiffers as error:
         alarm_raise(str(error))
         raise Blocked(str(error)) from error
+    for act in AFTER_SEAL:
+        act(signer)
     return Round(sealed, sent)
 
 

@@ -29,10 +29,18 @@ class StoredTree:
 
     def __init__(self) -> None:
         self._tiles: OrderedDict[tuple[int, int], Subtree] = OrderedDict()
+        self._above: tuple[tuple[int, int], list[bytes]] = ((-1, -1), [])
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """The audit path of leaf `index` in the tree of `size`, from the leaf upwards. ValueError outside the tree."""
-        return inclusion_path(index, size, self.subtree)
+        number, place = divmod(index, 1 << TILE_LEVELS)
+        if index < 0 or (number + 1) << TILE_LEVELS > size:
+            return inclusion_path(index, size, self.subtree)
+        # From the top of a full tile on, all its leaves have the same path: neighbours share it.
+        if self._above[0] != (number, size):
+            self._above = (number, size), inclusion_path(index, size, self.subtree)[TILE_LEVELS:]
+        tile = self._tile(0, number)
+        return [*(tile(level, place >> level ^ 1) for level in range(TILE_LEVELS)), *self._above[1]]
 
     def consistency(self, old: int, new: int) -> list[bytes]:
         """The proof that the tree of `new` leaves begins with that of `old`."""

@@ -1,94 +1,157 @@
 """The files of a bundle from its facts: the same facts and key give the same bytes. Plain Python, no Django.
 
 The attestation is an in-toto Statement v1 over the SHA-256 of every other file, in a DSSE envelope signed with Ed25519.
+Events are written as they come, one line each, so that memory does not grow with the log.
 """
 
 import base64
 import hashlib
-import io
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pld_app.canonical import canonical_json, sha256_hex
+from pld_app.canonical import canonical_json
 from pld_app.transparency.keyring import KeyRecord
+from rules.export_bundle.decisions import act_of, decisions_content
+from rules.export_bundle.files import Files
+from rules.export_bundle.report import REPORTS, reports_draw
+from rules.manifest import manifest_read
 
 ATTESTATION = "attestation.dsse.json"
+NAMES = frozenset(
+    {
+        ATTESTATION,
+        "README.txt",
+        "bodies.jsonl",
+        "checkpoint.txt",
+        "consistency.json",
+        "decisions.json",
+        "events.jsonl",
+        "keys.json",
+        "prompt.txt",
+        "proofs.jsonl",
+        "ruleset.json",
+        "signatures.json",
+        "verify.py",
+        *REPORTS,
+    }
+)
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "ruleset-approval/v1"
 _HERE = Path(__file__).parent
+_TOLD_EVERY = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SealedEvent:
-    """An event as the log holds it: its leaf, the body the leaf names, its index in the tree and the path there."""
+    """An event as the log holds it: its leaf, the body the leaf names, its index in the tree and the path there.
+
+    `data`, which the body names by its hash, is there for events of the task's chain.
+    """
 
     leaf: bytes
     body: bytes
     index: int
     path: Sequence[bytes]
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a bundle speaks of. `consistency` is (older size, path) when a checkpoint from outside was given."""
+    """What a bundle speaks of. `consistency` is (older size, path) when a checkpoint from outside was given.
+
+    `events` are all of the ruleset's chain, `basis` those of the task's chain that it rests on, each in its order.
+    """
 
     manifest: bytes
     prompt: str
-    events: Sequence[SealedEvent]
+    events: Iterable[SealedEvent]
+    basis: Sequence[SealedEvent]
     checkpoint: str
     signatures: Sequence[Mapping[str, Any]]
     keys: Sequence[KeyRecord]
     consistency: tuple[int, Sequence[bytes]] | None = None
 
 
-def bundle_files(facts: Facts, private_key: Ed25519PrivateKey) -> dict[str, bytes]:
-    """All files by name, signed. Raises ValueError for facts that canonical JSON cannot hold."""
-    files = {
+def files_build(facts: Facts, folder: Path, told: Callable[[int], None] = lambda _count: None) -> bytes:
+    """Write every file but the attestation into an empty folder; returns the canonical statement over them.
+
+    `told` hears how many events are written, now and then. Raises ValueError for facts that canonical JSON cannot hold,
+    `pdf.ReportFault` when the PDF cannot be set.
+    """
+    small = {
         "README.txt": (_HERE / "README.txt").read_bytes(),
-        "bodies.jsonl": b"".join(event.body + b"\n" for event in facts.events),
         "checkpoint.txt": facts.checkpoint.encode(),
-        "events.jsonl": b"".join(event.leaf + b"\n" for event in facts.events),
+        "consistency.json": canonical_json(_consistency(facts)),
+        "decisions.json": canonical_json(_decisions(facts)),
         "keys.json": canonical_json([_key(record) for record in facts.keys]),
         "prompt.txt": facts.prompt.encode(),
-        "proofs.json": canonical_json(_proofs(facts)),
         "ruleset.json": facts.manifest,
         "signatures.json": canonical_json([dict(one) for one in facts.signatures]),
         "verify.py": (_HERE / "standalone.py").read_bytes(),
     }
-    return {ATTESTATION: attest(files, private_key), **files}
+    names = ("ruleset.json", "signatures.json", "decisions.json", "checkpoint.txt")
+    small |= reports_draw(*(small[name] for name in names))
+    for name, data in small.items():
+        (folder / name).write_bytes(data)
+    _events(facts, folder, told)
+    return canonical_json(statement_of(Files.folder(folder)))
 
 
-def attest(files: Mapping[str, bytes], private_key: Ed25519PrivateKey) -> bytes:
-    """The envelope over these files."""
-    statement = canonical_json(statement_of(files))
+def _events(facts: Facts, folder: Path, told: Callable[[int], None]) -> None:
+    with ExitStack() as stack:
+        leaves, bodies, proofs = (
+            stack.enter_context((folder / name).open("wb")) for name in ("events.jsonl", "bodies.jsonl", "proofs.jsonl")
+        )
+        count = 0
+        for listed in (facts.events, facts.basis):
+            for event in listed:
+                leaves.write(event.leaf + b"\n")
+                bodies.write(event.body + b"\n")
+                proofs.write(_proof(event.index, event.path))
+                count += 1
+                if count % _TOLD_EVERY == 0:
+                    told(count)
+        told(count)
+
+
+def _proof(index: int, path: Sequence[bytes]) -> bytes:
+    """One line of proofs.jsonl: canonical JSON, written by hand because there may be a million of them."""
+    hashes = '","'.join([one.hex() for one in path])
+    quoted = f'"{hashes}"' if path else ""
+    return f'{{"index":{index},"path":[{quoted}]}}\n'.encode()
+
+
+def envelope_of(statement: bytes, key: Ed25519PrivateKey) -> bytes:
+    """The signed attestation: the statement in its DSSE envelope."""
     envelope = {
         "payload": base64.b64encode(statement).decode(),
         "payloadType": PAYLOAD_TYPE,
         "signatures": [
             {
-                "keyid": fingerprint(private_key.public_key().public_bytes_raw()),
-                "sig": base64.b64encode(private_key.sign(pae(PAYLOAD_TYPE, statement))).decode(),
+                "keyid": fingerprint(key.public_key().public_bytes_raw()),
+                "sig": base64.b64encode(key.sign(pae(PAYLOAD_TYPE, statement))).decode(),
             }
         ],
     }
     return canonical_json(envelope)
 
 
-def statement_of(files: Mapping[str, bytes]) -> dict[str, Any]:
+def statement_of(files: Files) -> dict[str, Any]:
     """What is attested: each file's hash, and which manifest and which checkpoint stand behind it."""
-    subject = [{"digest": {"sha256": sha256_hex(files[name])}, "name": name} for name in sorted(files)]
+    sums = {name: files.sha256(name) for name in sorted(files.names - {ATTESTATION})}
     predicate = {
-        "checkpoint_sha256": sha256_hex(files["checkpoint.txt"]),
-        "manifest_sha256": sha256_hex(files["ruleset.json"]),
-        "prompt_sha256": sha256_hex(files["prompt.txt"]),
+        "checkpoint_sha256": sums["checkpoint.txt"],
+        "manifest_sha256": sums["ruleset.json"],
+        "prompt_sha256": sums["prompt.txt"],
     }
+    subject = [{"digest": {"sha256": value}, "name": name} for name, value in sums.items()]
     return {"_type": STATEMENT_TYPE, "predicate": predicate, "predicateType": PREDICATE_TYPE, "subject": subject}
 
 
@@ -103,24 +166,16 @@ def fingerprint(public_key: bytes) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def zip_bytes(files: Mapping[str, bytes]) -> bytes:
-    """A ZIP with stored files in the order of their names and one fixed time: equal files, equal bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, files[name])
-    return buffer.getvalue()
+def _decisions(facts: Facts) -> dict[str, Any]:
+    acts = [act_of(event.leaf, event.body, event.data) for event in facts.basis]
+    return decisions_content(manifest_read(facts.manifest), acts)
 
 
-def _proofs(facts: Facts) -> dict[str, Any]:
-    inclusion = [{"index": event.index, "path": [one.hex() for one in event.path]} for event in facts.events]
+def _consistency(facts: Facts) -> dict[str, Any] | None:
     if facts.consistency is None:
-        return {"consistency": None, "inclusion": inclusion}
+        return None
     size, path = facts.consistency
-    return {"consistency": {"path": [one.hex() for one in path], "size": size}, "inclusion": inclusion}
+    return {"path": [one.hex() for one in path], "size": size}
 
 
 def _key(record: KeyRecord) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rules.models.attention import (
     quarter_of,
 )
 from rules.models.batches import BatchAct, BatchItem, InstructionTag, KeptPair, ReviewBatch
+from rules.models.bundles import BundleRequest, BundleSignature, BundleState
 from rules.models.comments import BODY_CHARACTERS, Comment, CommentMention, CommentTurn, CommentVersion
 from rules.models.control import (
     EmergencyStop,
@@ -93,6 +94,9 @@ __all__ = [
     "CardLook",
     "ChannelName",
     "Claim",
+    "BundleRequest",
+    "BundleSignature",
+    "BundleState",
     "Cluster",
     "Comment",
     "CommentMention",

@@ -1,6 +1,7 @@
 """The bundle that proves itself: what it shows, and that not one byte of it changes unnoticed."""
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -21,10 +22,11 @@ from pld_app.canonical import canonical_json
 from pld_app.errors import WrongState
 from pld_app.models import AuditEvent, User
 from pld_app.transparency.keys import key_revoke, key_rotate, signer_load
-from pld_app.transparency.note import checkpoint_parse
+from pld_app.transparency.note import ParsedCheckpoint, checkpoint_parse
 from rules.export_bundle import standalone
-from rules.export_bundle.build import ATTESTATION, attest, zip_bytes
-from rules.export_bundle.verify import NAMES, Verdict, bundle_verify, files_verify, zip_read
+from rules.export_bundle.build import ATTESTATION, NAMES, envelope_of, statement_of
+from rules.export_bundle.files import Files, zip_read, zip_write
+from rules.export_bundle.verify import Report, Verdict, bundle_verify, files_verify
 from rules.models import Ruleset, Task
 from rules.services.bundles import NotYetSealed, bundle_export
 from tests.governance.sealing import Log
@@ -46,13 +48,28 @@ class Made:
         return self.key.public_key().public_bytes_raw()
 
     def verdict(self, files: Mapping[str, bytes]) -> Verdict:
-        return files_verify(files, pinned=self.pinned).verdict
+        return files_verify(Files.of(files), pinned=self.pinned).verdict
 
     def again(self, **changed: bytes) -> dict[str, bytes]:
         """The files with some changed and attested by the log's own key: what only the holder of the key can do."""
         rest = {name: data for name, data in self.files.items() if name != ATTESTATION}
         rest |= {name.replace("__", "."): data for name, data in changed.items()}
-        return {ATTESTATION: attest(rest, self.key), **rest}
+        return attested(rest, self.key)
+
+
+def attested(files: Mapping[str, bytes], key: Ed25519PrivateKey) -> dict[str, bytes]:
+    statement = canonical_json(statement_of(Files.of(files)))
+    return {ATTESTATION: envelope_of(statement, key), **files}
+
+
+def exported(ruleset: Ruleset, outside: ParsedCheckpoint | None = None) -> bytes:
+    to = io.BytesIO()
+    bundle_export(ruleset=ruleset, signer=signer_load(), to=to, outside=outside)
+    return to.getvalue()
+
+
+def verified(data: bytes, pinned: bytes, outside: ParsedCheckpoint | None = None) -> Report:
+    return bundle_verify(io.BytesIO(data), pinned=pinned, outside=outside)
 
 
 @pytest.fixture
@@ -64,40 +81,63 @@ def log(db: None, tmp_path: Path, settings: Settings) -> Log:
 def made(log: Log, task: Task, ana: User, sam: User, sue: User) -> Made:
     ruleset = signed(task, ana, sam, sue, count=1)
     log.seal()
-    signer = signer_load()
-    data = bundle_export(ruleset=ruleset, signer=signer)
-    return Made(ruleset, data, zip_read(data), signer.private_key, log)
+    data = exported(ruleset)
+    files = zip_read(io.BytesIO(data))
+    return Made(ruleset, data, {name: files.read(name) for name in files.names}, signer_load().private_key, log)
 
 
 def test_it_holds_and_says_what_it_shows(made: Made) -> None:
-    report = bundle_verify(made.data, pinned=made.pinned)
+    report = verified(made.data, made.pinned)
     assert (report.verdict, report.fault) == (Verdict.INTACT, "")
-    assert [line.split()[0] for line in report.lines] == ["key", "files", "ruleset", "events", "log", "signatures"]
+    assert [line.split()[0] for line in report.lines] == [
+        "key",
+        "files",
+        "ruleset",
+        "events",
+        "decisions",
+        "log",
+        "signatures",
+        "reports",
+    ]
     assert made.files.keys() == NAMES
 
 
 def test_the_same_state_gives_the_same_bytes_and_each_export_is_on_record(made: Made) -> None:
-    assert bundle_export(ruleset=made.ruleset, signer=signer_load()) == made.data
+    assert exported(made.ruleset) == made.data
     assert AuditEvent.objects.filter(action="ruleset.exported", object_id=str(made.ruleset.pk)).count() == 2
 
 
 def test_no_bundle_before_the_seal_or_the_signatures(log: Log, task: Task, ana: User, sam: User, sue: User) -> None:
     draft = frozen(task, ana, count=1)
     with pytest.raises(WrongState):
-        bundle_export(ruleset=draft, signer=signer_load())
+        exported(draft)
     log.seal()
     ruleset = signed(task, ana, sam, sue, count=1)
     with pytest.raises(NotYetSealed):
-        bundle_export(ruleset=ruleset, signer=signer_load())
+        exported(ruleset)
+
+
+class OneChanged(Files):
+    """Files of which one is changed: the hashes of the others are known already."""
+
+    def sha256(self, name: str) -> str:
+        return super().sha256(name) if name == self.changed else self.known[name]  # type: ignore[attr-defined]
+
+    @classmethod
+    def make(cls, files: Mapping[str, bytes], known: Mapping[str, str], changed: str) -> "OneChanged":
+        made = cls(frozenset(files), lambda name: io.BytesIO(files[name]))
+        vars(made).update(known=known, changed=changed)
+        return made
 
 
 def test_every_flipped_byte_of_every_file_is_noticed(made: Made) -> None:
-    missed = []
+    missed, known = [], {name: Files.of(made.files).sha256(name) for name in made.files}
     for name, data in made.files.items():
         for place in range(len(data)):
             altered = bytearray(data)
             altered[place] ^= 1 << place % 8
-            if not made.verdict({**made.files, name: bytes(altered)}):
+            files = OneChanged.make({**made.files, name: bytes(altered)}, known, name)
+            if not files_verify(files, pinned=made.pinned).verdict:
                 missed.append((name, place))
     assert missed == []
 
@@ -109,7 +149,7 @@ def test_every_flipped_byte_of_the_zip_around_the_files_is_noticed(made: Made) -
     for place in places:
         altered = bytearray(made.data)
         altered[place] ^= 1 << place % 8
-        assert bundle_verify(bytes(altered), pinned=made.pinned).verdict, place
+        assert verified(bytes(altered), made.pinned).verdict, place
 
 
 def test_no_file_may_be_missing_or_added(made: Made) -> None:
@@ -142,8 +182,8 @@ ATTACKS: dict[str, Callable[[Made], Mapping[str, bytes]]] = {
     "a signature of another ruleset": lambda made: _signature(
         made, lambda given: given[0].update(manifest_sha256="0" * 64)
     ),
-    "proofs left out": lambda made: made.again(proofs__json=b'{"consistency":null,"inclusion":[]}'),
-    "a doubled key": lambda made: made.again(proofs__json=b'{"consistency":1,"consistency":null,"inclusion":[]}'),
+    "proofs left out": lambda made: made.again(proofs__jsonl=b""),
+    "a doubled key": lambda made: made.again(consistency__json=b'{"size":1,"size":2}'),
 }
 
 
@@ -155,25 +195,26 @@ def test_even_the_holder_of_the_key_cannot_attest_what_does_not_fit(attack: str,
 
 def test_a_key_that_nobody_vouches_for_is_refused(made: Made) -> None:
     other = Ed25519PrivateKey.generate()
-    assert files_verify(made.files, pinned=other.public_key().public_bytes_raw()).verdict == Verdict.UNKNOWN_KEY
+    assert verified(made.data, other.public_key().public_bytes_raw()).verdict == Verdict.UNKNOWN_KEY
     rest = {name: data for name, data in made.files.items() if name != ATTESTATION}
-    assert made.verdict({ATTESTATION: attest(rest, other), **rest}) == Verdict.UNKNOWN_KEY
+    assert made.verdict(attested(rest, other)) == Verdict.UNKNOWN_KEY
 
 
 def test_bundles_before_and_after_a_change_of_keys_hold_under_the_first_key(made: Made) -> None:
     key_rotate()
     made.log.seal()
-    later = bundle_export(ruleset=made.ruleset, signer=signer_load())
+    later = exported(made.ruleset)
     assert later != made.data
     for data in (made.data, later):
-        assert bundle_verify(data, pinned=made.pinned).verdict == Verdict.INTACT
+        assert verified(data, made.pinned).verdict == Verdict.INTACT
 
 
 def test_a_bundle_beyond_the_revocation_of_its_key_is_refused(made: Made) -> None:
-    signer = signer_load()
+    signer, to = signer_load(), io.BytesIO()
     key_revoke(key_id=signer.row.key_id, reason="The disk was stolen.", size=0)
-    data = bundle_export(ruleset=made.ruleset, signer=signer)
-    assert bundle_verify(data, pinned=made.pinned).verdict == Verdict.UNKNOWN_KEY
+    bundle_export(ruleset=made.ruleset, signer=signer, to=to)
+    data = to.getvalue()
+    assert verified(data, made.pinned).verdict == Verdict.UNKNOWN_KEY
 
 
 def test_it_proves_that_the_log_grew_from_the_auditors_checkpoint(
@@ -183,14 +224,11 @@ def test_it_proves_that_the_log_grew_from_the_auditors_checkpoint(
     outside = checkpoint_parse(log.newest_copy().read_text())
     ruleset = signed(task, ana, sam, sue, count=1)
     log.seal()
-    signer = signer_load()
-    pinned = signer.private_key.public_key().public_bytes_raw()
-    with_proof = bundle_export(ruleset=ruleset, signer=signer, outside=outside)
-    report = bundle_verify(with_proof, pinned=pinned, outside=outside)
+    pinned = signer_load().private_key.public_key().public_bytes_raw()
+    report = verified(exported(ruleset, outside), pinned, outside)
     assert report.verdict == Verdict.INTACT, report.fault
     assert f"your checkpoint of {outside.size}" in "\n".join(report.lines)
-    without = bundle_export(ruleset=ruleset, signer=signer)
-    assert bundle_verify(without, pinned=pinned, outside=outside).verdict == Verdict.INCOMPLETE
+    assert verified(exported(ruleset), pinned, outside).verdict == Verdict.INCOMPLETE
 
 
 def test_the_commands_of_the_readme_need_nothing_of_ours(made: Made, tmp_path: Path) -> None:
@@ -242,7 +280,7 @@ def test_the_commands_write_a_bundle_and_verify_it(made: Made, tmp_path: Path) -
 @given(st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_get_a_verdict(data: bytes) -> None:
-    assert bundle_verify(data, pinned=bytes(32)).verdict == Verdict.ALTERED
+    assert verified(data, bytes(32)).verdict == Verdict.ALTERED
 
 
 _JSON = st.recursive(
@@ -260,4 +298,6 @@ def test_any_json_in_any_file_gets_a_verdict(name: str, value: object, is_payloa
         envelope = {"payload": base64.b64encode(data).decode(), "payloadType": "x", "signatures": value}
         data = json.dumps(envelope).encode()
     files = dict.fromkeys(NAMES, b"{}") | {name: data}
-    assert bundle_verify(zip_bytes(files), pinned=bytes(32)).verdict in {Verdict.ALTERED, Verdict.UNKNOWN_KEY}
+    to = io.BytesIO()
+    zip_write(Files.of(files), to)
+    assert verified(to.getvalue(), bytes(32)).verdict in {Verdict.ALTERED, Verdict.UNKNOWN_KEY}

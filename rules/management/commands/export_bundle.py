@@ -10,7 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from pld_app.errors import Refusal
 from pld_app.transparency.key_file import KeyFault
 from pld_app.transparency.keys import signer_load
-from pld_app.transparency.note import NoteError, checkpoint_parse
+from pld_app.transparency.note import NoteError, ParsedCheckpoint, checkpoint_parse
+from rules.export_bundle.pdf import ReportFault
 from rules.models import Ruleset
 from rules.services.bundles import NotYetSealed, bundle_export
 
@@ -38,11 +39,21 @@ class Command(BaseCommand):
         try:
             path = options["checkpoint"]
             outside = checkpoint_parse(path.read_text(encoding="utf-8")) if path else None
-            data = bundle_export(ruleset=ruleset, signer=signer_load(), outside=outside)
+            size = self._write(ruleset, options["file"], outside)
         except NotYetSealed as refusal:
             self.stderr.write(str(refusal))
             sys.exit(_NOT_SEALED)
-        except (Refusal, KeyFault, NoteError, OSError, UnicodeError) as refusal:
+        except (Refusal, KeyFault, ReportFault, NoteError, OSError, UnicodeError) as refusal:
             raise CommandError(str(refusal)) from refusal
-        options["file"].write_bytes(data)
-        self.stdout.write(f"{options['file']}: {len(data)} bytes")
+        self.stdout.write(f"{options['file']}: {size} bytes")
+
+    def _write(self, ruleset: Ruleset, path: Path, outside: ParsedCheckpoint | None) -> int:
+        """Write the file whole or not at all; returns its bytes."""
+        part = path.with_name(path.name + ".part")
+        try:
+            with part.open("xb") as to:
+                bundle_export(ruleset=ruleset, signer=signer_load(), to=to, outside=outside)
+            part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path.stat().st_size

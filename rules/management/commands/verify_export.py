@@ -31,10 +31,10 @@ class Command(VerifyingCommand):
         pinned = self.key_read(options["key"])
         outside = self.checkpoint_read(options["checkpoint"])
         try:
-            data = options["file"].read_bytes()
+            with options["file"].open("rb") as source:
+                report = bundle_verify(source, pinned=pinned, outside=outside)
         except OSError as error:
             self.usage(f"{options['file']} cannot be read: {error.strerror}")
-        report = bundle_verify(data, pinned=pinned, outside=outside)
         self.stdout.write(_as_json(report) if options["json"] else _as_text(report))
         if report.verdict:
             sys.exit(int(report.verdict))
