@@ -7,8 +7,11 @@ class RulesConfig(AppConfig):
 
     def ready(self) -> None:
         from pld_app.jobs import job_handler  # noqa: PLC0415  # models are loaded only now
+        from pld_app.transparency.rounds import AFTER_SEAL  # noqa: PLC0415
         from rules.object_links import pages_register  # noqa: PLC0415
         from rules.services import (  # noqa: PLC0415
+            bundle_requests,
+            bundle_signing,
             imports,
             mining,
             mining_batches,
@@ -32,3 +35,7 @@ class RulesConfig(AppConfig):
         parts = mining_parts
         pages_register()
         job_handler(parts.JOB_KIND, run=parts.mining_part_execute, on_dead=parts.mining_part_failed)
+        bundles = bundle_requests
+        job_handler(bundles.JOB_KIND, run=bundles.bundle_execute, on_dead=bundles.bundle_failed)
+        job_handler(bundles.EXPIRY_JOB_KIND, run=bundles.bundle_expire, on_dead=bundles.bundle_expiry_failed)
+        AFTER_SEAL.append(bundle_signing.bundles_sign)

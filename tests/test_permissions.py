@@ -28,6 +28,7 @@ from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.attention import pause_open
 from rules.services.batches import batch_defer
+from rules.services.bundle_requests import bundle_request
 from rules.services.comments import comment_write
 from rules.services.mining import mining_run_create
 from rules.services.saved_views import saved_view_save
@@ -182,6 +183,10 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "ruleset-withdraw": {"POST": SIGNERS},
     "ruleset-release": {"POST": SIGNATORY},
     "ruleset-export": {"GET": EXPORTERS},
+    "bundles": {"GET": ALL},
+    "bundle-request": {"POST": ALL},
+    "bundle-detail": {"GET": ALL},
+    "bundle-download": {"GET": ALL},
     "releases": {"GET": ALL},
     "release-publish": {"POST": SIGNATORY},
     "release-rollback": {"POST": SIGNATORY},
@@ -301,6 +306,8 @@ def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() ->
         # Searches of the log kept under an address: pages of the reader's own.
         "audit-query-new",
         "audit-query-delete",
+        # Exporting: their bundle is built and signed for them.
+        "bundle-request",
     }
     # And how they prove themselves, and which of their messages they have read.
     own |= {name for name, row in TABLE.items() if name.startswith(("security-", "inbox-")) and "POST" in row}
@@ -394,6 +401,9 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("policy", "version"): steps.propose(task).version,
         ("ruleset-sign", "number"): steps.again_frozen(task, ana).number,
         ("ruleset-export", "number"): release.ruleset.number,
+        ("bundles", "number"): release.ruleset.number,
+        ("bundle", "number"): release.ruleset.number,
+        ("bundle", "pk"): bundle_request(ruleset_id=release.ruleset_id, actor=abe).pk,
         ("evaluation", "number"): run.number,
         ("evaluation-dataset", "number"): run.dataset.number,
         ("evaluation-ablation", "number"): measured_directly(

@@ -8,7 +8,9 @@ import json
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring as _quoted  # what json.dumps uses with ensure_ascii=False
-from typing import Never
+from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from pld_app.canonical import canonical_json
 from pld_app.transparency.merkle import leaf_hash
@@ -34,19 +36,6 @@ class EventFacts:
     app_version: str
 
 
-def _fraction(text: str) -> Never:
-    raise ValueError(f"the data of an event holds no fractions: {text}")
-
-
-def _integer(text: str) -> int:
-    value = int(text)
-    if abs(value) > _LARGEST_EXACT:
-        raise ValueError("the data of an event holds no integer beyond 2^53 - 1")
-    return value
-
-
-_DECODER = json.JSONDecoder(parse_float=_fraction, parse_int=_integer, parse_constant=_fraction)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 _EMPTY = hashlib.sha256(b"{}").hexdigest()
 
 
@@ -54,11 +43,22 @@ def data_sha256(data: str) -> str:
     """SHA-256 over the canonical JSON of an event's data. Raises ValueError for fractions and too large integers."""
     if data == "{}":
         return _EMPTY
-    value = _DECODER.decode(data)
     if data.isascii() or max(data) < "\U00010000":
         # Within the basic plane, code points sort as UTF-16 does: the same bytes, several times as fast.
-        return hashlib.sha256(_ENCODER.encode(value).encode()).hexdigest()
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+        return hashlib.sha256(to_json(_ordered(from_json(data)))).hexdigest()
+    return hashlib.sha256(canonical_json(json.loads(data))).hexdigest()
+
+
+def _ordered(value: Any) -> Any:  # JSON values
+    """The value with the keys of each object in order, for as far as it is exact."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    if kind is list:
+        return [_ordered(one) for one in value]
+    if kind is float or (kind is int and abs(value) > _LARGEST_EXACT):
+        raise ValueError("the data of an event holds no fraction and no integer beyond 2^53 - 1")
+    return value
 
 
 def body_bytes(facts: EventFacts) -> bytes:

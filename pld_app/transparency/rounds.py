@@ -32,7 +32,9 @@ class Round:
 
 
 def seal_round(sinks: list[Sink]) -> Round:
-    """Seal and copy once, then sign what waits for the key. Raises KeyFault, SealerBusy, or Blocked when log and copy outside disagree.
+    """Seal and copy once, then sign what else waits for the key.
+
+    Raises KeyFault, SealerBusy, or Blocked when log and copy outside disagree.
 
     The copy is compared before anything new is signed: a database restored from an older backup would else grow a
     second history from there.

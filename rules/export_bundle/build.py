@@ -44,7 +44,8 @@ NAMES = frozenset(
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "ruleset-approval/v1"
-_HERE = Path(__file__).parent
+README = Path(__file__).with_name("README.txt").read_bytes()
+SCRIPT = Path(__file__).with_name("standalone.py").read_bytes()
 _TOLD_EVERY = 1000
 
 
@@ -86,7 +87,7 @@ def files_build(facts: Facts, folder: Path, told: Callable[[int], None] = lambda
     `pdf.ReportFault` when the PDF cannot be set.
     """
     small = {
-        "README.txt": (_HERE / "README.txt").read_bytes(),
+        "README.txt": README,
         "checkpoint.txt": facts.checkpoint.encode(),
         "consistency.json": canonical_json(_consistency(facts)),
         "decisions.json": canonical_json(_decisions(facts)),
@@ -94,7 +95,7 @@ def files_build(facts: Facts, folder: Path, told: Callable[[int], None] = lambda
         "prompt.txt": facts.prompt.encode(),
         "ruleset.json": facts.manifest,
         "signatures.json": canonical_json([dict(one) for one in facts.signatures]),
-        "verify.py": (_HERE / "standalone.py").read_bytes(),
+        "verify.py": SCRIPT,
     }
     names = ("ruleset.json", "signatures.json", "decisions.json", "checkpoint.txt")
     small |= reports_draw(*(small[name] for name in names))

@@ -61,7 +61,9 @@ class BundleRequest(models.Model):
                 | (Q(size__gt=0, expires_at__isnull=False) & ~Q(sha256="")),
                 name="bundle_ready_has_file",
             ),
-            models.CheckConstraint(condition=~Q(state=BundleState.FAILED) | ~Q(error=""), name="bundle_failed_says_why"),
+            models.CheckConstraint(
+                condition=~Q(state=BundleState.FAILED) | ~Q(error=""), name="bundle_failed_says_why"
+            ),
             models.UniqueConstraint(
                 fields=["ruleset"],
                 condition=Q(state__in=[BundleState.REQUESTED, BundleState.BUILDING, BundleState.SIGNING]),

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from rules.views import compare
+from rules.views import bundles, compare
 from rules.views import rulesets as views
 
 urlpatterns = [
@@ -19,4 +19,8 @@ urlpatterns = [
     path("rulesets/<int:number>/withdraw/", views.ruleset_withdraw_view, name="ruleset-withdraw"),
     path("rulesets/<int:number>/release/", views.ruleset_release, name="ruleset-release"),
     path("rulesets/<int:number>/export.<str:kind>", views.ruleset_export_view, name="ruleset-export"),
+    path("rulesets/<int:number>/bundles/", bundles.bundle_list, name="bundles"),
+    path("rulesets/<int:number>/bundles/request/", bundles.bundle_request_view, name="bundle-request"),
+    path("rulesets/<int:number>/bundles/<int:pk>/", bundles.bundle_detail, name="bundle-detail"),
+    path("rulesets/<int:number>/bundles/<int:pk>/bundle.zip", bundles.bundle_download_view, name="bundle-download"),
 ]

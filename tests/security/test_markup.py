@@ -33,6 +33,7 @@ from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.assignments import absence_set, assignment_set
 from rules.services.batches import batch_reject
+from rules.services.bundle_requests import bundle_failed, bundle_request
 from rules.services.comments import comment_answer, comment_resolve, comment_write
 from rules.services.mining import mining_run_create
 from rules.services.review import instruction_edit, instruction_reject
@@ -172,6 +173,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         Notification.objects.create(user=person, kind=SHORT, parts={"x": HOSTILE})
     return {
         "account": role_request(user_id=sue.pk, role=Role.AUDITOR, domain="", reason=SHORT, by=ada).user_id,
+        "bundle": _bundle(release.ruleset_id, sam),
         "event": AuditEvent.objects.filter(action="stop.made").latest("pk").pk,
         "batch": _batch(make_instruction(task, HOSTILE, **values), card, ana),
         "search": query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200])).slug,
@@ -207,6 +209,13 @@ def _batch(rejected: Instruction, tagged: Instruction, actor: User) -> int:
     done = batch_reject(task=rejected.task, actor=actor, shown=shown, reason="other", note=HOSTILE)
     assert done.batch
     return done.batch.pk
+
+
+def _bundle(ruleset_id: int, by: User) -> int:
+    """A request that failed in hostile words."""
+    request = bundle_request(ruleset_id=ruleset_id, actor=by)
+    bundle_failed(request.pk, HOSTILE)
+    return request.pk
 
 
 def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
@@ -292,6 +301,8 @@ PAGES = [
     "/tasks/nda/rulesets/{draft}/",
     "/tasks/nda/rulesets/{withdrawn}/",
     "/tasks/nda/rulesets/{frozen}/",
+    "/tasks/nda/rulesets/{frozen}/bundles/",
+    "/tasks/nda/rulesets/{frozen}/bundles/{bundle}/",
     "/tasks/nda/releases/",
     "/tasks/nda/releases/{release}/",
     "/tasks/nda/policy/",

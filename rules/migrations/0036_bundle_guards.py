@@ -56,7 +56,7 @@ SIGNATURE = """
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rules", "0031_bundle_requests")]
+    dependencies = [("rules", "0035_bundle_requests")]
 
     operations = [
         guard("rules_bundlerequest", "BEFORE INSERT", "pld_guard_bundle_insert", INSERT, as_owner=True),
