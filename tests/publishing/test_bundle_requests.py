@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import ProgrammingError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
 from pld_app.audit import audit_record
 from pld_app.canonical import canonical_json, sha256_hex
+from pld_app.database.roles import APPLICATION, SEALER
 from pld_app.errors import WrongState
 from pld_app.jobs import job_execute
 from pld_app.models import AuditEvent, Checkpoint, Job, JobState, User
@@ -34,6 +35,8 @@ from rules.services.bundle_requests import (
     files_path,
     zip_path,
 )
+from rules.services.bundle_signing import bundles_sign
+from tests.database_roles import roles_apply
 from tests.factories import audit_actions
 from tests.governance.sealing import Log
 from tests.publishing.steps import approved, frozen, signed
@@ -198,6 +201,19 @@ def test_the_sealer_signs_nothing_that_it_would_not_say_itself(
     assert run(request).state == BundleState.FAILED
     assert request.error == said.fault
     assert re.search(words, said.fault), said.fault
+
+
+def test_the_sealers_role_is_enough_to_sign_and_the_applications_is_not(ruleset: Ruleset, abe: User, log: Log) -> None:
+    request, signer = run(bundle_request(ruleset_id=ruleset.pk, actor=abe)), signer_load()
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        roles_apply()
+        cursor.execute(f"SET ROLE {APPLICATION}")
+        refused("permission denied", lambda: bundles_sign(signer), ProgrammingError)
+        cursor.execute(f"SET ROLE {SEALER}")
+        bundles_sign(signer)
+        cursor.execute("RESET ROLE")
+    assert run(request).state == BundleState.READY
 
 
 def test_a_statement_of_other_files_is_not_signed(ruleset: Ruleset, abe: User, log: Log) -> None:
