@@ -282,6 +282,7 @@ _TITLES: dict[str, tuple[str, str | Promise]] = {
     "instruction.tagged": ("", gettext_lazy("Tagged")),
     "instruction.untagged": ("", gettext_lazy("Tag taken off")),
     "pair.kept": ("", gettext_lazy("Kept beside another")),
+    "impact.measured": ("", gettext_lazy("Measured by leaving it out")),
 }
 
 

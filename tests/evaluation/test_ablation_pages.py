@@ -205,7 +205,7 @@ class TestSuggestions:
         assert finished.ruleset is not None
         idle = {one.number: one.twins for one in draft_page(client_of(ana), 1).context["idle"]}
         assert (idle[1], idle[2]) == ((2,), (1,))
-        assert "Merge rather than drop" in text(draft_page(client_of(ana), 1))
+        assert "which says nearly the same and may stand in for it" in text(draft_page(client_of(ana), 1))
 
 
 def test_the_card_says_what_was_measured_and_what_changed_since(
@@ -219,6 +219,7 @@ def test_the_card_says_what_was_measured_and_what_changed_since(
     assert "Leaving it out changes 20 of 20 answers (100.0%) of stub-1 on validation" in body
     assert "0 become right, 20 become wrong" in body
     assert "Ablation 1, 20" in body
+    assert "Measured by leaving it out" in body
     assert "Measured with another student" not in body
     task.student.model = "next"
     task.student.save()
