@@ -1,6 +1,7 @@
 from django.urls import include, path
 
-from evaluation.views import ablations, datasets, groups, runs
+from evaluation.api import api
+from evaluation.views import ablations, datasets, drift, groups, runs
 
 _pages = [
     path("", runs.evaluation_list, name="evaluation-list"),
@@ -10,6 +11,9 @@ _pages = [
     path("comparisons/new/", groups.group_new, name="evaluation-group-new"),
     path("comparisons/<int:number>/", groups.group_detail, name="evaluation-group"),
     path("releases/", groups.release_figures, name="evaluation-releases"),
+    path("drift/", drift.drift, name="evaluation-drift"),
+    path("drift/plan/", drift.plan_save, name="evaluation-plan"),
+    path("releases/<int:version>/again/", drift.reevaluate, name="evaluation-reevaluate"),
     path("datasets/", datasets.dataset_list, name="evaluation-datasets"),
     path("datasets/new/", datasets.dataset_new, name="evaluation-dataset-new"),
     path("datasets/<int:number>/", datasets.dataset_detail, name="evaluation-dataset"),
@@ -27,4 +31,7 @@ _pages = [
     path("<int:number>/export.<str:kind>", runs.evaluation_export, name="evaluation-export"),
 ]
 
-urlpatterns = [path("tasks/<slug:slug>/evaluation/", include(_pages))]
+urlpatterns = [
+    path("tasks/<slug:slug>/evaluation/", include(_pages)),
+    path("api/v1/evaluation/", api.urls),
+]

@@ -34,7 +34,7 @@ _TASK = (
     ("mining-list", _("Mining"), ("mining",)),
     ("review-queue", _("Review"), ("review", "instruction")),
     ("ruleset-list", _("Rulesets"), ("ruleset", "policy")),
-    ("releases", _("Releases"), ("release", "token", "publish", "control", "webhook", "served")),
+    ("releases", _("Releases"), ("release", "token", "publish", "control", "webhook", "served", "gates")),
     ("evaluation-list", _("Evaluation"), ("evaluation",)),
 )
 

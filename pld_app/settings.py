@@ -280,6 +280,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_BEAT_SCHEDULE = {
     "sweep-jobs": {"task": "pld_app.tasks.jobs_sweep", "schedule": 5.0, "options": {"expires": 5}},
     "apply-roles": {"task": "pld_app.tasks.roles_apply", "schedule": 60.0, "options": {"expires": 60}},
+    "follow-tasks": {"task": "evaluation.tasks.tasks_follow", "schedule": 60.0, "options": {"expires": 60}},
 }
 
 LOGGING = {

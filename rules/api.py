@@ -19,7 +19,7 @@ from pydantic import ValidationError as PydanticError
 
 from pld_app.canonical import sha256_hex
 from rules.manifest import Manifest, manifest_read
-from rules.models import ChannelName, PromptToken, Publication, Release
+from rules.models import ChannelName, PromptToken, Publication, Release, TokenScope
 from rules.selectors.publishing import Serving, publications_valid, serving
 from rules.selectors.rulesets import signature_state
 from rules.services.reads import check_failed_note, read_note
@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class TokenAuth(HttpBearer):
-    """A token of the student's service, found by its SHA-256."""
+    """A token of a service for this scope, found by its SHA-256."""
+
+    scope = TokenScope.PROMPT
 
     def __call__(self, request: HttpRequest) -> PromptToken | None:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
@@ -38,7 +40,8 @@ class TokenAuth(HttpBearer):
         if not token or not token.isascii():
             return None
         digest = sha256_hex(token)
-        found = PromptToken.objects.select_related("task").filter(digest=digest, revoked_at__isnull=True).first()
+        living = PromptToken.objects.select_related("task").filter(scope=self.scope, revoked_at__isnull=True)
+        found = living.filter(digest=digest).first()
         # The index finds the digest of the token, which tells nothing of the token; the last word is constant-time.
         return found if found is not None and hmac.compare_digest(found.digest, digest) else None
 

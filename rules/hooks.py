@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from django.utils.functional import Promise
@@ -31,11 +32,47 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate said about a ruleset."""
+    """What a gate said about a ruleset: its figure with where it comes from, or why nothing is shown.
+
+    `low` and `high` bound the 95% interval; `value` None: there is no figure. `is_shown` False: neither passed nor not.
+    """
 
     gate: str
     passed: bool
     why: str
+    url: str
+    is_shown: bool = True
+    threshold: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    student: str = ""
+    split: str = ""
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class DatasetOffer:
+    """A frozen dataset that gates may be about; `counts` maps split to label to number of examples."""
+
+    name: str
+    sha256: str
+    counts: dict[str, dict[str, int]]
+
+    def size(self, split: str) -> int:
+        return sum(self.counts.get(split, {}).values())
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that an approval rested on and that is another one since: what, since when, where to look.
+
+    `key` names it, so that it is told once.
+    """
+
+    key: str
+    what: str
+    at: datetime
     url: str
 
 
@@ -43,11 +80,15 @@ type Figures = Callable[["Ruleset"], Iterable[Figure]]
 type Verdicts = Callable[["Ruleset"], Iterable[Verdict]]
 type Objections = Callable[["Release"], Iterable[str]]
 type DatasetNow = Callable[["Task"], str | None]
+type Offers = Callable[["Task"], Iterable[DatasetOffer]]
+type ChangesSince = Callable[["Ruleset", datetime], Iterable[Change]]
 
 _figures: dict[str, Figures] = {}
 _verdicts: dict[str, Verdicts] = {}
 _objections: dict[str, Objections] = {}
 _datasets: dict[str, DatasetNow] = {}
+_offers: dict[str, Offers] = {}
+_changes: dict[str, ChangesSince] = {}
 
 
 def register(
@@ -57,11 +98,14 @@ def register(
     verdicts: Verdicts | None = None,
     objections: Objections | None = None,
     dataset: DatasetNow | None = None,
+    offers: Offers | None = None,
+    changes: ChangesSince | None = None,
 ) -> None:
     """Register what `name` can say; the same name again replaces it. Called from an app's `ready`.
 
     `objections` are asked before a scheduled publication goes live: each text it gives is a reason not to. `dataset`
-    gives the SHA-256 of the newest dataset of a task.
+    gives the SHA-256 of the newest dataset of a task, `offers` the datasets that gates can be about, `changes` what a
+    ruleset rests on and is another one since a time.
     """
     if figures is not None:
         _figures[name] = figures
@@ -71,6 +115,10 @@ def register(
         _objections[name] = objections
     if dataset is not None:
         _datasets[name] = dataset
+    if offers is not None:
+        _offers[name] = offers
+    if changes is not None:
+        _changes[name] = changes
 
 
 @dataclass(frozen=True)
@@ -96,3 +144,13 @@ def publish_objections(release: "Release") -> list[str]:
 def dataset_now(task: "Task") -> str | None:
     """The SHA-256 of the dataset that measurements of this task are taken on now; None where there is none."""
     return next((sha256 for ask in _datasets.values() if (sha256 := ask(task))), None)
+
+
+def datasets_offered(task: "Task") -> list[DatasetOffer]:
+    """Frozen datasets of the task, newest first."""
+    return [one for ask in _offers.values() for one in ask(task)]
+
+
+def evidence_changes(ruleset: "Ruleset", since: datetime) -> list[Change]:
+    """What changed since `since`, oldest first."""
+    return sorted((one for ask in _changes.values() for one in ask(ruleset, since)), key=lambda one: one.at)

@@ -30,6 +30,7 @@ from rules.services.attention import pause_open
 from rules.services.batches import batch_defer
 from rules.services.bundle_requests import bundle_request
 from rules.services.comments import comment_write
+from rules.services.gates import gates_propose
 from rules.services.mining import mining_run_create
 from rules.services.saved_views import saved_view_save
 from rules.services.seeds import seed_make
@@ -43,6 +44,7 @@ from tests.factories import (
     make_endpoint,
     make_evidence,
     make_instruction,
+    make_proof,
     make_trace,
     make_user,
     now,
@@ -118,6 +120,10 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "api-prompt": {},
     "api:prompt": {},
     "api:api-root": {},
+    "api-evaluation:reevaluations": {},
+    "api-evaluation:reevaluation": {},
+    "api-evaluation:api-root": {},
+    "api-evaluation:openapi-json": dict.fromkeys(METHODS, ANYONE),
     "api:openapi-json": dict.fromkeys(METHODS, ANYONE),
     "home": {"GET": ALL},
     "task-new": {"GET": ADMIN, "POST": ADMIN},
@@ -202,6 +208,11 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "webhook-new": {"POST": ADMIN},
     "webhook-retire": {"POST": ADMIN},
     "served": {"GET": ALL},
+    "gates": {"GET": ALL},
+    "gates-propose": {"POST": ADMIN},
+    "gates-confirm": {"POST": ADMIN | SIGNATORY},
+    "gates-refuse": {"POST": ADMIN | SIGNATORY},
+    "gates-exception": {"POST": SIGNATORY},
     "policy": {"GET": ALL},
     "policy-propose": {"POST": ADMIN},
     "policy-confirm": {"POST": ADMIN | SIGNATORY},
@@ -247,6 +258,9 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "evaluation-ablation-cancel": {"POST": ADMIN},
     "evaluation-ablation-raise": {"POST": ADMIN},
     "evaluation-ablation-export": {"GET": ALL},
+    "evaluation-drift": {"GET": ALL},
+    "evaluation-plan": {"POST": ADMIN},
+    "evaluation-reevaluate": {"POST": ADMIN},
     "evaluation-datasets": {"GET": ALL},
     "evaluation-dataset-new": {"GET": ADMIN, "POST": ADMIN},
     "evaluation-dataset": {"GET": ALL},
@@ -308,6 +322,7 @@ def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() ->
         "audit-query-delete",
         # Exporting: their bundle is built and signed for them.
         "bundle-request",
+        "api-evaluation:openapi-json",
     }
     # And how they prove themselves, and which of their messages they have read.
     own |= {name for name, row in TABLE.items() if name.startswith(("security-", "inbox-")) and "POST" in row}
@@ -370,6 +385,7 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("", "task"): task.slug,
         ("", "kind"): "csv",
         ("", "endpoint"): "student",
+        ("api", "key"): 1,
         ("release", "version"): release.version,
         ("release", "kind"): "json",
         ("ledger", "pk"): make_call(task.student, run="nda mining 1").pk,
@@ -399,12 +415,15 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("ruleset", "old"): "1",
         ("ruleset", "new"): "v1",
         ("policy", "version"): steps.propose(task).version,
+        ("gates", "version"): gates_propose(task=task, actor=ada, proof=make_proof(ada), reason="None yet.").version,
+        ("gates-exception", "version"): release.version,
         ("ruleset-sign", "number"): steps.again_frozen(task, ana).number,
         ("ruleset-export", "number"): release.ruleset.number,
         ("bundles", "number"): release.ruleset.number,
         ("bundle", "number"): release.ruleset.number,
         ("bundle", "pk"): bundle_request(ruleset_id=release.ruleset_id, actor=abe).pk,
         ("evaluation", "number"): run.number,
+        ("evaluation-reevaluate", "version"): release.version,
         ("evaluation-dataset", "number"): run.dataset.number,
         ("evaluation-ablation", "number"): measured_directly(
             finished_directly(make_run(task, kind=PromptKind.RELEASE, release=release))
@@ -454,7 +473,7 @@ def outcome(response: Any, name: str) -> str:
     if (
         response.status_code in {401, 403, 405}
         or to_sign_in
-        or (name.startswith("api:") and response.status_code == 404)
+        or (name.startswith(("api:", "api-evaluation:")) and response.status_code == 404)
     ):
         return "refused"
     return "let in" if response.status_code in {200, 302, 409, 422} else "failed"

@@ -3,6 +3,7 @@
 from evaluation.models.ablations import Ablation, AblationItem, AblationOrder, AblationResult
 from evaluation.models.datasets import Dataset, DatasetCheck, DatasetSource, DatasetState, Example, InputTemplate
 from evaluation.models.groups import RunGroup
+from evaluation.models.reevaluation import Cause, Reevaluation, ReevaluationPlan
 from evaluation.models.runs import (
     BASELINES,
     NEED_STUDENT,
@@ -21,6 +22,7 @@ __all__ = [
     "AblationItem",
     "AblationOrder",
     "AblationResult",
+    "Cause",
     "Dataset",
     "DatasetCheck",
     "DatasetSource",
@@ -31,5 +33,7 @@ __all__ = [
     "Prediction",
     "PredictionOutcome",
     "PromptKind",
+    "Reevaluation",
+    "ReevaluationPlan",
     "RunGroup",
 ]

@@ -9,17 +9,18 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from evaluation.answers import parse_answer
-from evaluation.models import NEED_STUDENT, EvaluationRun, Example, Prediction, PredictionOutcome
+from evaluation.models import NEED_STUDENT, EvaluationRun, Example, Prediction, PredictionOutcome, PromptKind
 from evaluation.schemas import RunFigures
 from evaluation.selectors.runs import examples_of, run_figures
 from evaluation.services.asking import example_request
 from evaluation.services.baselines import baseline_predictions
+from evaluation.services.judging import JOB_KIND as JUDGE_JOB
 from evaluation.services.writing import Cancelled, SliceOver, StopQuestion, Writer
 from evaluation.transitions import evaluation_run_move
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput
-from pld_app.jobs import JobResult, Lease, PutOff
+from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
 from pld_app.model_edge import BudgetExhausted, CallRequest, EndpointMisconfigured, ModelUnavailable, Outcome
 from pld_app.model_edge.ledger import RecordedCall, recorded_calls
 from pld_app.models import ModelCall
@@ -82,6 +83,8 @@ def run_finish(
     if figures:
         data |= {"macro_f1": f"{figures.metrics.macro_f1:.4f}", "accuracy": f"{figures.metrics.accuracy:.4f}"}
     audit_record("evaluation.finished", actor=None, subject=run, task_slug=run.task.slug, data=data)
+    if state is RunState.SUCCEEDED and run.kind in (PromptKind.DRAFT, PromptKind.RELEASE):
+        job_enqueue(kind=JUDGE_JOB, subject_id=run.task_id, key=f"{JUDGE_JOB}:{run.pk}")
 
 
 @transaction.atomic

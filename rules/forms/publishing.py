@@ -4,7 +4,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.forms_proof import ProofForm
-from rules.models import ChannelName, PromptToken
+from rules.models import ChannelName, PromptToken, TokenScope
 
 
 class PublishForm(ProofForm):
@@ -20,7 +20,16 @@ class RollbackForm(PublishForm):
 
 
 class TokenForm(forms.ModelForm[PromptToken]):
+    """A token that reads prompts, unless something else is chosen."""
+
+    scope = forms.ChoiceField(
+        label=_("What it is for"), choices=TokenScope.choices, initial=TokenScope.PROMPT, required=False
+    )
+
     class Meta:
         model = PromptToken
-        fields = ("name",)
+        fields = ("name", "scope")
         help_texts = {"name": _("The service that will use it.")}
+
+    def clean_scope(self) -> str:
+        return self.cleaned_data["scope"] or TokenScope.PROMPT

@@ -36,6 +36,16 @@ from rules.models.findings import (
     SimilarRule,
     Suspect,
 )
+from rules.models.gates import (
+    ExceptionMeaning,
+    FlagKind,
+    GateDecision,
+    GateException,
+    GateName,
+    GatePolicy,
+    GateVerdict,
+    ReleaseFlag,
+)
 from rules.models.instructions import (
     Decision,
     DecisionKind,
@@ -60,7 +70,14 @@ from rules.models.mining import (
 )
 from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
 from rules.models.prompt_sizes import PromptSize
-from rules.models.publishing import ChannelName, PromptToken, Publication, PublicationKind, Release
+from rules.models.publishing import (
+    ChannelName,
+    PromptToken,
+    Publication,
+    PublicationKind,
+    Release,
+    TokenScope,
+)
 from rules.models.queues import (
     Absence,
     Assignment,
@@ -116,6 +133,13 @@ __all__ = [
     "EmergencyStop",
     "Evidence",
     "EvidenceRole",
+    "ExceptionMeaning",
+    "FlagKind",
+    "GateDecision",
+    "GateException",
+    "GateName",
+    "GatePolicy",
+    "GateVerdict",
     "ImportReject",
     "ImportState",
     "Instruction",
@@ -146,6 +170,7 @@ __all__ = [
     "ReadingFont",
     "ReasonCode",
     "Release",
+    "ReleaseFlag",
     "ReviewBatch",
     "ReviewPause",
     "ReviewPolicy",
@@ -176,6 +201,7 @@ __all__ = [
     "StopSignatureKind",
     "Suspect",
     "Task",
+    "TokenScope",
     "Trace",
     "TraceImport",
     "Verdict",

@@ -84,11 +84,17 @@ class Publication(models.Model):
         return f"{self.channel}: {self.release}"
 
 
+class TokenScope(models.TextChoices):
+    PROMPT = "prompt", _("Reads the published prompt")
+    REEVALUATE = "reevaluate", _("Asks a release again, within the confirmed budget")
+
+
 class PromptToken(models.Model):
-    """A bearer token of the student's service for one task. Only its SHA-256 is kept; it only reads prompts."""
+    """A bearer token of a service for one task and one thing. Only its SHA-256 is kept."""
 
     task = models.ForeignKey(Task, models.PROTECT, related_name="tokens")
     name = models.CharField(_("name"), max_length=120)
+    scope = models.CharField(_("what it is for"), max_length=12, choices=TokenScope, default=TokenScope.PROMPT)
     digest = models.CharField(max_length=64, unique=True)
     hint = models.CharField(max_length=12)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
@@ -97,6 +103,7 @@ class PromptToken(models.Model):
 
     class Meta:
         ordering = ("-pk",)
+        constraints = (models.CheckConstraint(condition=Q(scope__in=TokenScope.values), name="token_scope_known"),)
 
     def __str__(self) -> str:
         return self.name

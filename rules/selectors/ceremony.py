@@ -6,7 +6,7 @@ from functools import partial
 
 from django.db import models
 
-from rules.models import EmergencyStop, Release, Ruleset, SignOffPolicy, Task
+from rules.models import EmergencyStop, GatePolicy, Release, Ruleset, SignOffPolicy, Task
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ SUBJECTS: dict[str, Callable[[int], Subject | None]] = {
     "release": _release,
     "task": partial(_bare, Task),
     "signoffpolicy": partial(_bare, SignOffPolicy),
+    "gatepolicy": partial(_bare, GatePolicy),
     "emergencystop": partial(_bare, EmergencyStop),
 }
 

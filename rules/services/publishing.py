@@ -13,6 +13,7 @@ from pld_app.reauthentication import Proof, reauthenticate
 from rules.exceptions import Stale
 from rules.models import ChannelName, Publication, PublicationKind, Release, Ruleset, RulesetStatus, Task
 from rules.selectors import publishing as selectors
+from rules.selectors.gates import publish_refusal
 from rules.services.announcing import announced
 from rules.services.refusals import database_refusals
 from rules.services.rulesets import ruleset_lock
@@ -100,6 +101,7 @@ def _move_channel(move: _Move, proof: Proof) -> Publication:
     release = Release.objects.select_related("task").get(pk=move.release_id)
     # Looked at before the proof is asked for, and again when the channel is locked.
     _require_news(release.task, move, selectors.current_publication(release.task_id, move.channel))
+    _require_gates(move, release)
     proved = reauthenticate(
         actor=move.actor,
         proof=proof,
@@ -121,6 +123,7 @@ def _publication_create(move: _Move, release: Release, proved: Reauthentication)
         raise WrongState(_("The ruleset of this release was withdrawn. Publish another release."))
     before = selectors.current_publication(task.pk, move.channel)
     _require_news(task, move, before)
+    _require_gates(move, release)
     data: dict[str, Json] = {
         "channel": move.channel,
         "version": release.version,
@@ -145,6 +148,13 @@ def _publication_create(move: _Move, release: Release, proved: Reauthentication)
             authenticated_at=proved.at,
             event=event,
         )
+
+
+def _require_gates(move: _Move, release: Release) -> None:
+    """A rollback is not asked for gates: it is how a bad prompt is taken back."""
+    refusal = publish_refusal(release, move.channel) if move.kind == PublicationKind.PUBLISH else ""
+    if refusal:
+        raise WrongState(refusal)
 
 
 def _require_news(task: Task, move: _Move, before: Publication | None) -> None:

@@ -58,6 +58,30 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         WrongState,
         _("The sign-off policy is changed on its own page, where a second person confirms it."),
     ),
+    "a gate is not shown": (
+        WrongState,
+        _("A gate is not shown to be passed, so this is not published. The release's page says which one and why."),
+    ),
+    "the re-validation of production": (
+        WrongState,
+        _("The release in production is overdue for re-validation. Re-evaluate it, or sign an exception."),
+    ),
+    "proposed gates wait": (Stale, _("A proposal waits for its decision already. Reload to see it.")),
+    "versions of gates": (Stale, _("Another proposal was faster. Reload to see it.")),
+    "nobody confirms their own gates": (
+        NotAllowed,
+        _("You proposed these gates: a second administrator or a signatory confirms them."),
+    ),
+    "a floor is for a label": (InvalidInput, _("A floor is for a label of the task, above 0 and at most 1.")),
+    "an exception is from the gates": (
+        Stale,
+        _("The gates changed since you opened this page. Look at how the release stands now."),
+    ),
+    "who composed or edited a ruleset signs no exception": (
+        NotAllowed,
+        _("You composed or edited this ruleset, so another signatory signs an exception for it."),
+    ),
+    "an exception expires": (InvalidInput, _("An exception expires at a time to come, at most 90 days off.")),
     "a proposed policy waits": (Stale, _("A proposal waits for its decision already. Reload to see it.")),
     "versions of a policy": (Stale, _("Another proposal was faster. Reload to see it.")),
     "nobody confirms their own": (

@@ -27,6 +27,7 @@ from rules.models import (
     Task,
 )
 from rules.selectors import publishing as selectors
+from rules.selectors.gates import publish_refusal
 from rules.selectors.rulesets import ruleset_manifest, signature_state
 from rules.services.announcing import announced, served_now, tell
 from rules.services.refusals import database_refusals
@@ -205,7 +206,8 @@ def _require_sound(plan: ScheduledPublication) -> None:
         raise InvalidInput(_("Its ruleset is no longer signed."))
     if not signature_state(manifest.policy, signatures).is_complete:
         raise InvalidInput(_("Its signatures do not satisfy its policy."))
-    for objection in publish_objections(plan.release):
+    refusal = publish_refusal(plan.release, plan.channel)
+    for objection in [refusal] if refusal else publish_objections(plan.release):
         raise InvalidInput(objection)
 
 

@@ -7,12 +7,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pld_app.accounts import require_role
-from pld_app.audit import audit_record
+from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput
 from pld_app.models import Role, User
 from rules.exceptions import InvalidTransition
-from rules.models import PromptToken, Task
+from rules.models import PromptToken, Task, TokenScope
 
 # A prefix of its own lets secret scanners find a token that leaked.
 PREFIX = "pldp_"
@@ -20,8 +20,8 @@ HINT_CHARS = 9
 
 
 @transaction.atomic
-def token_create(*, task: Task, name: str, actor: User) -> tuple[PromptToken, str]:
-    """A new token for one task, and its secret (256 bits), which is not kept: only its SHA-256 is.
+def token_create(*, task: Task, name: str, actor: User, scope: str = TokenScope.PROMPT) -> tuple[PromptToken, str]:
+    """A new token for one task and one scope, and its secret (256 bits), which is not kept: only its SHA-256 is.
 
     Raises InvalidInput when an active token of the task has this name, NotAllowed for anyone but an administrator.
     """
@@ -31,11 +31,12 @@ def token_create(*, task: Task, name: str, actor: User) -> tuple[PromptToken, st
         raise InvalidInput(_("There is an active token of this name. Choose another name or revoke that one."))
     secret = PREFIX + secrets.token_urlsafe(32)
     token = PromptToken(
-        task=task, name=name.strip(), digest=sha256_hex(secret), hint=secret[:HINT_CHARS], created_by=actor
+        task=task, name=name.strip(), scope=scope, digest=sha256_hex(secret), hint=secret[:HINT_CHARS], created_by=actor
     )
     token.full_clean(exclude={"revoked_at"})
     token.save()
-    audit_record("token.created", actor=actor, subject=token, task_slug=task.slug, data={"hint": token.hint})
+    data: dict[str, Json] = {"hint": token.hint, "scope": str(scope)}
+    audit_record("token.created", actor=actor, subject=token, task_slug=task.slug, data=data)
     return token, secret
 
 

@@ -20,5 +20,6 @@ urlpatterns = [
     path("tasks/<slug:slug>/", include("rules.urls.rulesets")),
     path("tasks/<slug:slug>/", include("rules.urls.publishing")),
     path("tasks/<slug:slug>/", include("rules.urls.policy")),
+    path("tasks/<slug:slug>/", include("rules.urls.gates")),
     path("tasks/<slug:slug>/", include("rules.urls.control")),
 ]

@@ -13,10 +13,14 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
+from rules.forms.gates import GateExceptionForm
 from rules.forms.publishing import PublishForm, RollbackForm, TokenForm
+from rules.hooks import ruleset_evidence
 from rules.models import ChannelName, PromptToken, Publication, PublicationKind, Release, Task
 from rules.selectors import publishing as selectors
 from rules.selectors.approvals import approved_rules
+from rules.selectors.flags import release_flags
+from rules.selectors.gates import gates_in_force, standing
 from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
 from rules.selectors.tasks import task_get
@@ -38,11 +42,19 @@ def releases(request: UserRequest, slug: str) -> HttpResponse:
 def _releases_page(request: UserRequest, task: Task, failed: PublishForm | None = None) -> HttpResponse:
     """`failed` is the form that was sent and not taken: it is shown again, with its errors, in its channel."""
     can_publish = request.user.role == Role.SIGNATORY
-    panels = [_panel(state, failed) if can_publish else {"state": state} for state in selectors.channel_states(task)]
+    panels: list[dict[str, Any]] = [  # a template's context has no closed type
+        _panel(state, failed) if can_publish else {"state": state} for state in selectors.channel_states(task)
+    ]
+    for panel in panels:
+        served = panel["state"].publication
+        if served:
+            served.release.task = task
+        panel["flags"] = release_flags(served.release) if served else []
     context = {
         "task": task,
         "panels": panels,
         "can_publish": can_publish,
+        "gates": gates_in_force(task),
         "page": Paginator(selectors.releases(task), PER_PAGE).get_page(request.GET.get("page")),
         "history": Paginator(selectors.publications(task), HISTORY_SHOWN).get_page(request.GET.get("history")),
     }
@@ -119,10 +131,21 @@ def rollback(request: UserRequest, slug: str) -> HttpResponse:
 @roles_required()
 @require_GET
 def release_detail(request: UserRequest, slug: str, version: int) -> HttpResponse:
-    release = selectors.release_get(slug, version)
-    context = {
+    return release_page(request, selectors.release_get(slug, version))
+
+
+def release_page(
+    request: UserRequest, release: Release, exception_form: GateExceptionForm | None = None
+) -> HttpResponse:
+    """One release; `exception_form` is one that was sent and not taken."""
+    how = standing(release.ruleset)
+    context: dict[str, Any] = {  # a template's context has no closed type
         "task": release.task,
         "release": release,
+        "standing": how,
+        "verdicts": ruleset_evidence(release.ruleset).verdicts,
+        "flags": release_flags(release),
+        "exceptions": list(release.gate_exceptions.select_related("policy", "reauthentication")),
         "manifest": selectors.release_manifest(release),
         "rules": approved_rules(release.ruleset),
         "signatures": signatures_of(release.ruleset),
@@ -131,7 +154,10 @@ def release_detail(request: UserRequest, slug: str, version: int) -> HttpRespons
         "tokens": prompt_tokens(release.task.student, release.prompt),
         "can_export": request.user.role in EXPORTERS,
     }
-    return render(request, "rules/release_detail.html", context)
+    if how is not None and not how.passes and request.user.role == Role.SIGNATORY:
+        shown = {"gates": how.policy.version}
+        context["exception_form"] = exception_form or GateExceptionForm(initial=shown, auto_id="exception-%s")
+    return render(request, "rules/release_detail.html", context, status=422 if exception_form else 200)
 
 
 @roles_required(*EXPORTERS)
@@ -168,7 +194,7 @@ def token_new(request: UserRequest, slug: str) -> HttpResponse:
     form = TokenForm(request.POST)
     if not form.is_valid():
         return _tokens_page(request, task, form)
-    _token, secret = token_services.token_create(task=task, name=form.cleaned_data["name"], actor=request.user)
+    _token, secret = token_services.token_create(task=task, actor=request.user, **form.cleaned_data)
     return _tokens_page(request, task, TokenForm(), secret)
 
 

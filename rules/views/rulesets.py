@@ -30,6 +30,8 @@ from rules.models import Instruction, Ruleset, RulesetItem, RulesetStatus, Signa
 from rules.selectors import publishing
 from rules.selectors import rulesets as selectors
 from rules.selectors.comments import open_count
+from rules.selectors.flags import changed_evidence
+from rules.selectors.gates import standing
 from rules.selectors.impacts import measured_lines
 from rules.selectors.prompt_sizes import prompt_tokens
 from rules.selectors.signatures import signatures_of
@@ -157,6 +159,8 @@ def _frozen_page(
         "production": production,
         "changes": changes,
         "evidence": ruleset_evidence(ruleset),
+        "standing": standing(ruleset),
+        "changed_evidence": changed_evidence(ruleset),
         "production_evidence": ruleset_evidence(production.ruleset) if production else None,
         "comments": open_comments(ruleset),
         "to_read": to_read,

@@ -164,7 +164,7 @@ def test_a_token_is_kept_as_its_hash_only_and_revoked_once(task: Task, ada: User
     token, secret = token_create(task=task, name="student", actor=ada)
     assert secret.startswith("pldp_")
     assert secret not in str(vars(token))
-    assert AuditEvent.objects.get(action="token.created").data == {"hint": token.hint}
+    assert AuditEvent.objects.get(action="token.created").data == {"hint": token.hint, "scope": "prompt"}
     with pytest.raises(InvalidInput, match="active token of this name"):
         token_create(task=task, name=" student ", actor=ada)
     with pytest.raises(NotAllowed):

@@ -35,6 +35,7 @@ from rules.services.assignments import absence_set, assignment_set
 from rules.services.batches import batch_reject
 from rules.services.bundle_requests import bundle_failed, bundle_request
 from rules.services.comments import comment_answer, comment_resolve, comment_write
+from rules.services.gates import gates_decide, gates_propose
 from rules.services.mining import mining_run_create
 from rules.services.review import instruction_edit, instruction_reject
 from rules.services.saved_views import saved_view_save
@@ -189,7 +190,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         "withdrawn": withdrawn.number,
         "frozen": release.ruleset.number,
         "evaluation": evaluated.number,
-        **_evaluation_objects(evaluated),
+        **_evaluation_objects(evaluated, ada, sam),
         "ablation": _ablation(task, release).number,
     }
 
@@ -218,8 +219,18 @@ def _bundle(ruleset_id: int, by: User) -> int:
     return request.pk
 
 
-def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
-    """A dataset, a refused one, a check, a template and a comparison that say hostile things."""
+def _gates(task: Task, dataset_sha256: str, ada: User, sam: User) -> None:
+    """Gates in force that say hostile things, and a proposal of others."""
+    points: dict[str, Any] = {"student": task.student, "dataset_sha256": dataset_sha256, "split": "validation"}
+    points |= {"label_floors": {task.labels[0]: "0.5"}, "reason": HOSTILE[:300]}
+    policy = gates_propose(task=task, actor=ada, proof=make_proof(ada), **points)
+    gates_decide(policy_id=policy.pk, actor=sam, verdict="confirmed", proof=make_proof(sam))
+    gates_propose(task=task, actor=ada, proof=make_proof(ada), max_prompt_tokens=9, **points)
+
+
+def _evaluation_objects(run: EvaluationRun, ada: User, sam: User) -> dict[str, int]:
+    """A dataset, a refused one, a check, a template, a comparison and gates that say hostile things."""
+    _gates(run.task, run.dataset.sha256, ada, sam)
     named = {"task": run.task, "source": "file", "file_name": HOSTILE[:200]}
     refused = Dataset.objects.create(number=70, name=HOSTILE[:120], **named)
     problems = [{"line": 1, "reason": HOSTILE, "message": HOSTILE}]
@@ -306,6 +317,7 @@ PAGES = [
     "/tasks/nda/releases/",
     "/tasks/nda/releases/{release}/",
     "/tasks/nda/policy/",
+    "/tasks/nda/gates/",
     "/tasks/nda/control/",
     "/tasks/nda/webhooks/",
     "/tasks/nda/served/?channel=production&at=2026-11-30T09:00",
@@ -318,6 +330,7 @@ PAGES = [
     "/tasks/nda/evaluation/comparisons/new/",
     "/tasks/nda/evaluation/comparisons/{comparison}/",
     "/tasks/nda/evaluation/releases/",
+    "/tasks/nda/evaluation/drift/",
     "/tasks/nda/evaluation/datasets/",
     "/tasks/nda/evaluation/datasets/new/",
     "/tasks/nda/evaluation/datasets/{dataset}/",
