@@ -33,6 +33,9 @@ _PHRASES: dict[str, str | Promise] = {
     "stop.overdue": gettext_lazy("noted that the second signature under a stop in %(what)s is overdue"),
     "instruction.sent_back": gettext_lazy("sent %(what)s back"),
     "instruction.taken_over": gettext_lazy("took %(what)s over"),
+    "instruction.tagged": gettext_lazy("put a tag on %(what)s"),
+    "instruction.untagged": gettext_lazy("took a tag off %(what)s"),
+    "pair.kept": gettext_lazy("compared %(what)s with another and keeps both"),
     "ruleset.rule_read": gettext_lazy("opened a rule of %(what)s before signing"),
 }
 # The past verbs of the other actions; one that only another version knows reads as it was written.

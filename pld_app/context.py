@@ -32,7 +32,7 @@ _TASK = (
     ("task", _("Overview"), ("task",)),
     ("traces", _("Traces"), ("trace", "import")),
     ("mining-list", _("Mining"), ("mining",)),
-    ("review-queue", _("Review"), ("review", "instruction")),
+    ("review-queue", _("Review"), ("review", "instruction", "batch", "conflict")),
     ("ruleset-list", _("Rulesets"), ("ruleset", "policy")),
     ("releases", _("Releases"), ("release", "token", "publish", "control", "webhook", "served", "gates")),
     ("evaluation-list", _("Evaluation"), ("evaluation",)),

@@ -7,7 +7,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import AuditEvent
-from rules.models.instructions import Instruction, Revision
+from rules.models.instructions import DecisionKind, Instruction, Revision
 from rules.models.task import Task
 
 
@@ -40,6 +40,11 @@ class ReviewBatch(models.Model):
 
     def __str__(self) -> str:
         return f"batch {self.pk}"
+
+    @property
+    def done(self) -> str:
+        """What it did, in the past tense."""
+        return str(DecisionKind(self.act).label)
 
 
 class BatchItem(models.Model):

@@ -104,7 +104,7 @@ class SimilarView:
 
 
 def similar_of(instruction: Instruction, user: User) -> list[SimilarView]:
-    """The five nearest rules and the near-duplicates that can be approved with this one; pairs that are kept last."""
+    """The five nearest rules, and first the near-duplicates that can be approved with this one; kept pairs last."""
     rows = SimilarRule.objects.filter(instruction=instruction).select_related("other__current_revision")
     near = [(row.other, SimilarKind(row.kind), round(row.similarity * 100)) for row in rows.order_by("rank")]
     alike = {one.pk: one for one in alike_of(instruction, user)}
@@ -120,7 +120,7 @@ def similar_of(instruction: Instruction, user: User) -> list[SimilarView]:
         )
         for other, kind, percent in [*near, *((one, SimilarKind.DUPLICATE, None) for one in beyond)]
     ]
-    return sorted(found, key=lambda one: one.kept is not None)
+    return sorted(found, key=lambda one: (one.kept is not None, not one.pairs))
 
 
 def _similar(

@@ -12,10 +12,10 @@ from django.test import Client
 from playwright.sync_api import Page
 
 from pld_app.models import Domain, Role
-from rules.models import Instruction
+from rules.models import Instruction, NearDuplicate
 from tests.e2e.conftest import Person
 from tests.e2e.scenes import overflow_px, rule_with_evidence
-from tests.factories import make_user
+from tests.factories import make_instruction, make_user
 from tests.publishing import steps
 from tests.test_permissions import STRANGER, TABLE, Scene
 from tests.test_permissions import scene as scene  # noqa: PLC0414  # a fixture, found by its name in this module
@@ -124,6 +124,13 @@ def press(*keys: str) -> Callable[[Page], None]:
     return prepare
 
 
+def tick_and_reject(page: Page) -> None:
+    for row in page.locator("[data-bulk-row]").all():
+        row.check()
+    page.locator("button[value=reject]").click()
+    page.get_by_role("heading", name="Left as they are").wait_for()
+
+
 def test_pages_in_their_other_states_are_accessible(scene: Scene, visitor: Callable[[str], Visitor]) -> None:
     """Folds, menus and dialogs open, refusals and errors, an edit under a second check, a ruleset in sign-off."""
     task = f"/tasks/{scene.task.slug}"
@@ -131,6 +138,9 @@ def test_pages_in_their_other_states_are_accessible(scene: Scene, visitor: Calla
     card = f"{task}/review/{full.number}/"
     edited = Instruction.objects.get(task=scene.task, number=scene.arguments["instruction", "number"])
     steps.edit(edited, make_user("finn", Role.REVIEWER, Domain.FINANCE))
+    near, other = (make_instruction(scene.task, f"If {word} is kept, then label Breach.") for word in ("it", "that"))
+    for one in (near, other):
+        NearDuplicate.objects.create(instruction=one, family=near.number)
     sign_off = f"{task}/rulesets/{scene.arguments['ruleset-sign', 'number']}/"
     states: list[tuple[str, str, Callable[[Page], None] | None]] = [
         (Role.REVIEWER, card, None),
@@ -139,6 +149,13 @@ def test_pages_in_their_other_states_are_accessible(scene: Scene, visitor: Calla
         (Role.REVIEWER, card, press("e")),
         (Role.REVIEWER, card, press("?")),
         (Role.REVIEWER, f"{task}/review/{edited.number}/", None),
+        (
+            Role.REVIEWER,
+            f"{task}/review/{near.number}/",
+            lambda page: page.locator(".evidence-similar summary").first.click(),
+        ),
+        (Role.REVIEWER, f"{task}/review/{near.number}/?merge={near.number + 1}", None),
+        (Role.REVIEWER, f"{task}/review/?tab=all&domain=all", tick_and_reject),
         (Role.SIGNATORY, sign_off, None),
         (Role.REVIEWER, f"{task}/rulesets/{scene.arguments['ruleset', 'number']}/", None),
         (Role.AUDITOR, f"{task}/review/?text=nothing+like+this", None),

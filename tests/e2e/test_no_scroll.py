@@ -63,7 +63,7 @@ def test_an_edited_rule_with_its_diff_and_its_nearest_rule_fits_too(person: Call
     text = LONG_RULE.replace("for longer", "for a longer time")
     instruction_edit(instruction_id=rule.pk, reviewer=finn, version=1, text=text)
     page = person("lena").open(f"/tasks/{task.slug}/review/1/")
-    for piece in (".rule-text", ".compare-inline .diff", ".evidence-similar summary", ".action-bar"):
+    for piece in (".rule-text", ".compare-inline .diff", ".evidence-similar > details > summary", ".action-bar"):
         assert shown(page, page.locator(piece)), piece
     for trace in page.locator(".evidence-for li, .evidence-against li").all():
         assert shown(page, trace)
