@@ -36,7 +36,7 @@ from rules.selectors.review_age import Age, age_of, thresholds_of
 from rules.selectors.review_compare import Comparison, SimilarView, comparisons_of, label_index, similar_of
 from rules.selectors.review_filter import ReviewFilter
 from rules.selectors.review_order import review_rows
-from rules.selectors.tags import tags_of
+from rules.selectors.tags import tag_names, tags_of
 
 PAGE_ROWS = 25
 OPEN_EVIDENCE = 3
@@ -66,13 +66,11 @@ def queue_page(
     rows = list(page.object_list)
     running = Claim.objects.filter(instruction__in=rows, expires_at__gt=Now()).select_related("holder")
     holders = {claim.instruction_id: claim.holder for claim in running}
-    thresholds, tags = thresholds_of(task), tags_of(rows)
-    return page, [_queue_row(task, one, thresholds, holders.get(one.pk), tags.get(one.pk, [])) for one in rows]
+    thresholds = thresholds_of(task)
+    return page, [_queue_row(task, one, thresholds, holders.get(one.pk)) for one in rows]
 
 
-def _queue_row(
-    task: Task, instruction: Instruction, thresholds: tuple[int, int], holder: User | None, tags: list[str]
-) -> QueueRow:
+def _queue_row(task: Task, instruction: Instruction, thresholds: tuple[int, int], holder: User | None) -> QueueRow:
     revision = instruction.current_revision
     text = revision.text if revision else ""
     return QueueRow(
@@ -83,7 +81,7 @@ def _queue_row(
         age=age_of(instruction, since=_last_decided_at(instruction), thresholds=thresholds),
         holder=holder,
         assigned_to=_assigned_to(instruction),
-        tags=tags,
+        tags=tags_of(instruction),
     )
 
 
@@ -165,7 +163,7 @@ class Card:
 
 def instruction_get(slug: str, number: int) -> Instruction:
     """The instruction with all its own row points at, or 404 (also for one that a shell left without a text)."""
-    rows = Instruction.objects.filter(current_revision__isnull=False)
+    rows = Instruction.objects.filter(current_revision__isnull=False).annotate(tag_names=tag_names())
     related = rows.select_related(
         "task", "run", "cluster", "current_revision__author", "assignment__person", "near_duplicate"
     )
@@ -198,7 +196,7 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         undo=last_decision(task, user),
         is_own_edit=revision.author_id == user.pk,
         similar=[] if is_withheld else similar_of(instruction, user),
-        tags=tags_of([instruction]).get(instruction.pk, []),
+        tags=tags_of(instruction),
         age=age_of(instruction, since=_came_back_at(instruction), thresholds=thresholds_of(task)),
     )
 

@@ -13,6 +13,7 @@ from django.db.models.functions import Cast, Coalesce, Collate
 from pld_app.models import User
 from rules.models import Decision, Instruction, Task
 from rules.selectors.review_filter import ReviewFilter, view_rows
+from rules.selectors.tags import tag_names
 
 ORDER = ("subject", "spot", "family", "number")
 # Names of annotations, which the stubs of Django cannot see through a call.
@@ -23,7 +24,7 @@ _KEY: Any = ("spot", "family", "number")
 def review_rows(task: Task, view: ReviewFilter, user: User) -> QuerySet[Instruction]:
     """The rows of one view in this reviewer's order, with what the queue's table shows of each."""
     last = Decision.objects.filter(instruction=OuterRef("pk")).order_by("-pk").values("at")[:1]
-    rows = in_order(view_rows(task, view, user), user).annotate(came_back_at=Subquery(last))
+    rows = in_order(view_rows(task, view, user), user).annotate(came_back_at=Subquery(last), tag_names=tag_names())
     return rows.select_related("current_revision__author", "assignment__person")
 
 

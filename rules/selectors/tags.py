@@ -1,8 +1,9 @@
 """Tags of a task and of its instructions."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef
 from django.utils.translation import gettext as _
 
 from rules.models import Instruction, InstructionTag, Task
@@ -14,13 +15,16 @@ def tags_of_task(task: Task) -> list[str]:
     return list(found.values_list("name", flat=True).distinct())
 
 
-def tags_of(rows: Iterable[Instruction]) -> dict[int, list[str]]:
-    """The tags of each of these instructions, by its id."""
-    found: dict[int, list[str]] = defaultdict(list)
-    tags = InstructionTag.objects.filter(instruction__in=[row.pk for row in rows]).order_by("name")
-    for pk, name in tags.values_list("instruction", "name"):
-        found[pk].append(name)
-    return dict(found)
+def tag_names() -> ArraySubquery:
+    """The tags of each row of a query of instructions, to annotate it with as `tag_names`."""
+    return ArraySubquery(InstructionTag.objects.filter(instruction=OuterRef("pk")).order_by("name").values("name"))
+
+
+def tags_of(instruction: Instruction) -> list[str]:
+    """The tags of an instruction that was asked for with `tag_names`."""
+    # An annotation has no place on the model.
+    found: list[str] = getattr(instruction, "tag_names", [])
+    return found
 
 
 def tag_reasons(rows: Sequence[Instruction], name: str, *, takes_off: bool) -> dict[int, str]:
