@@ -55,7 +55,13 @@ class AccountForm(forms.ModelForm[User]):
 @require_GET
 def account_list(request: UserRequest) -> HttpResponse:
     page = Paginator(account_rows(), 25).get_page(request.GET.get("page"))
-    context = {"page": page, "second_factor_asked": second_factor_for_signatories(), "waiting": grants_waiting()}
+    waiting = grants_waiting()
+    context = {
+        "page": page,
+        "second_factor_asked": second_factor_for_signatories(),
+        "waiting": waiting,
+        "opening": {one.grant.user_id for one in waiting if not one.grant.role_before},
+    }
     return render(request, "pld_app/account_list.html", context)
 
 
