@@ -281,6 +281,8 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-jobs": {"task": "pld_app.tasks.jobs_sweep", "schedule": 5.0, "options": {"expires": 5}},
     "apply-roles": {"task": "pld_app.tasks.roles_apply", "schedule": 60.0, "options": {"expires": 60}},
     "follow-tasks": {"task": "evaluation.tasks.tasks_follow", "schedule": 60.0, "options": {"expires": 60}},
+    # It finds what is due for itself, so the hour does not matter and a missed one loses nothing.
+    "oversight": {"task": "rules.tasks.oversight_due", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 
 LOGGING = {

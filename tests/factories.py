@@ -136,6 +136,9 @@ PLAIN_POLICY: dict[str, Any] = {
     "min_seconds": 0,
     "fast_percent": 0,
     "evidence_percent": 0,
+    "notice_first": False,
+    "recall_percent": 0,
+    "overturned_percent": 0,
 }
 
 

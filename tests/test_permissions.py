@@ -7,6 +7,7 @@ sign-in page, other roles get 403, other methods 405, and nothing is written.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from html.parser import HTMLParser
 from typing import Any
 
@@ -32,10 +33,12 @@ from rules.services.bundle_requests import bundle_request
 from rules.services.comments import comment_write
 from rules.services.gates import gates_propose
 from rules.services.mining import mining_run_create
+from rules.services.oversight import report_make
 from rules.services.saved_views import saved_view_save
 from rules.services.seeds import seed_make
 from rules.services.stopping import stop_make
 from rules.services.tokens import token_create
+from rules.services.training import training_grant
 from rules.services.webhooks import webhook_create
 from tests.evaluation.scene import finished_directly, make_run, measured_directly
 from tests.factories import (
@@ -63,6 +66,7 @@ ADMIN: Who = frozenset({Role.ADMIN})
 WATCHERS: Who = frozenset({Role.ADMIN, Role.AUDITOR})
 SIGNERS: Who = REVIEWER | SIGNATORY
 ASSIGNERS: Who = REVIEWER | ADMIN
+OVERSEERS: Who = REVIEWER | WATCHERS
 KEEPERS: Who = SIGNERS | ADMIN
 EXPORTERS: Who = SIGNERS | {Role.AUDITOR}
 
@@ -221,6 +225,12 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "token-new": {"POST": ADMIN},
     "token-revoke": {"POST": ADMIN},
     "bias-notice": {"POST": REVIEWER},
+    "oversight": {"GET": OVERSEERS},
+    "oversight-report": {"GET": OVERSEERS},
+    "oversight-export": {"GET": OVERSEERS},
+    "training": {"GET": OVERSEERS},
+    "training-grant": {"POST": ADMIN},
+    "training-end": {"POST": ADMIN},
     "review-policy": {"GET": ALL},
     "review-policy-change": {"POST": ADMIN},
     "review-quality": {"GET": ALL},
@@ -375,7 +385,11 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     alike = make_instruction(task, "If copies must be burnt at once, then label Breach.")
     batch = batch_defer(task=task, actor=ana, shown={alike.number: alike.version}).batch
     assert batch
+    report = report_make(task_id=task.pk, month=date(2026, 3, 1))
+    trained = training_grant(person=ana, domain="legal", expires_on=date(2099, 1, 1), note="Course 1.", admin=ada)
     arguments = {
+        ("oversight", "month"): str(report),
+        ("training", "pk"): trained.pk,
         ("control", "pk"): stop.pk,
         ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
         ("webhook", "pk"): hook.pk,

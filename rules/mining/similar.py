@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +32,13 @@ class Near:
     kind: Kind
 
 
-def nearest_texts(texts: Sequence[str], labels: Sequence[str], *, names: Sequence[str] = ()) -> list[list[Near]]:
+def nearest_texts(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    names: Sequence[str] = (),
+    apart: Mapping[int, Collection[int]] | None = None,
+) -> list[list[Near]]:
     """For each text at most five others of the highest cosine, at least 0.25, the nearest first.
 
     `labels` names the label of each text, `names` all labels of the task: their phrases are left out, so that two rules
@@ -54,7 +60,7 @@ def nearest_texts(texts: Sequence[str], labels: Sequence[str], *, names: Sequenc
         block = np.asarray((weights[start : start + step] @ weights.T).toarray())
         for place, similarities in enumerate(block):
             row = start + place
-            similarities[row] = -1
+            similarities[[row, *(apart or {}).get(row, ())]] = -1
             found.append([_near(row, other, similarities, labels, words) for other in _best(similarities)])
     return found
 

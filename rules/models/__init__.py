@@ -2,6 +2,7 @@
 
 from rules.models.attention import (
     AWAY_SECONDS,
+    SESSION_GAP,
     BiasNotice,
     CardLook,
     JudgementContext,
@@ -68,6 +69,7 @@ from rules.models.mining import (
     MiningStage,
     RunState,
 )
+from rules.models.oversight import OversightReport
 from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
 from rules.models.prompt_sizes import PromptSize
 from rules.models.publishing import (
@@ -95,6 +97,7 @@ from rules.models.seeds import Seed, SeedAlarm, SeedAnswer, SeedKind
 from rules.models.student import DeliveryState, PromptRead, WebhookDelivery, WebhookTarget
 from rules.models.task import Task
 from rules.models.traces import ImportReject, ImportState, Split, Trace, TraceImport
+from rules.models.training import TrainingNotice, TrainingRecord
 
 __all__ = [
     "APPROVING",
@@ -102,6 +105,7 @@ __all__ = [
     "BODY_CHARACTERS",
     "COUNTED",
     "OPEN_STATES",
+    "SESSION_GAP",
     "Absence",
     "Assignment",
     "Audience",
@@ -158,6 +162,7 @@ __all__ = [
     "MiningStage",
     "NearDuplicate",
     "Opinion",
+    "OversightReport",
     "PauseReason",
     "PolicyDecision",
     "PolicyVerdict",
@@ -204,6 +209,8 @@ __all__ = [
     "TokenScope",
     "Trace",
     "TraceImport",
+    "TrainingNotice",
+    "TrainingRecord",
     "Verdict",
     "Waiting",
     "WebhookDelivery",

@@ -1,6 +1,6 @@
 """How a decision was made: when the card was opened, what had been seen, how long it took; and pauses."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import models
@@ -14,6 +14,8 @@ from rules.models.task import Task
 
 # Above this a card was left open, not read: its time is kept, and left out of medians.
 AWAY_SECONDS = 1800
+# A break of this length ends a session.
+SESSION_GAP = timedelta(minutes=15)
 
 
 def quarter_of(at: datetime) -> str:
@@ -100,6 +102,8 @@ class JudgementContext(models.Model):
 class PauseReason(models.TextChoices):
     SEEDS = "seeds", _("Two alarms in a row on check items")
     SPEED = "speed", _("Five decisions in a row faster than reading")
+    RECALL = "recall", _("Too few wrong check items caught in a month")
+    OVERTURNED = "overturn", _("Too many judgements of a month overturned")
 
 
 class ReviewPause(models.Model):

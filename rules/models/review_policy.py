@@ -80,6 +80,28 @@ class ReviewPolicy(models.Model):
         validators=_PERCENT,
         help_text=_("So that approving costs about as much thought as rejecting, which asks for a reason. 0: never."),
     )
+    notice_first = models.BooleanField(
+        _("notice on habit, read each quarter"),
+        default=True,
+        help_text=_("Asked before the first decision of a quarter of the year, and kept on record."),
+    )
+    training_required = models.BooleanField(
+        _("only with a current training record"),
+        default=False,
+        help_text=_("Of the instruction's domain; any domain where it has none. Administrators keep the records."),
+    )
+    recall_percent = models.PositiveSmallIntegerField(
+        _("paused under, percent of wrong check items caught"),
+        default=70,
+        validators=_PERCENT,
+        help_text=_("In a month's report, from 10 answered wrong ones on. 0: never."),
+    )
+    overturned_percent = models.PositiveSmallIntegerField(
+        _("paused above, percent of judgements overturned"),
+        default=20,
+        validators=_PERCENT,
+        help_text=_("In a month's report, from 10 judgements that could be overturned on. 0: never."),
+    )
     age_soon_days = models.PositiveSmallIntegerField(_("waits long from, days"), default=3)
     age_late_days = models.PositiveSmallIntegerField(_("overdue from, days"), default=7)
     author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", editable=False)
@@ -94,6 +116,11 @@ class ReviewPolicy(models.Model):
                 condition=Q(double_percent__lte=100, impact_percent__lte=100, seed_percent__lte=100)
                 & Q(blind_percent__lte=100, fast_percent__lte=100, evidence_percent__lte=100),
                 name="review_policy_percent",
+                violation_error_message=_("A percentage is between 0 and 100."),
+            ),
+            models.CheckConstraint(
+                condition=Q(recall_percent__lte=100, overturned_percent__lte=100),
+                name="review_policy_oversight_percent",
                 violation_error_message=_("A percentage is between 0 and 100."),
             ),
             models.CheckConstraint(

@@ -28,6 +28,9 @@ class Seed(models.Model):
 
     instruction = models.OneToOneField(Instruction, models.PROTECT, related_name="seed")
     source = models.ForeignKey(Instruction, models.PROTECT, related_name="+")
+    evidence_of = models.ForeignKey(
+        Instruction, models.PROTECT, null=True, related_name="+", help_text=_("Empty: it shows its source's evidence.")
+    )
     kind = models.CharField(max_length=12, choices=SeedKind)
     expected = models.CharField(max_length=8, choices=Verdict)
     explanation = models.CharField(max_length=300)
@@ -46,6 +49,11 @@ class Seed(models.Model):
 
     def __str__(self) -> str:
         return f"{self.instruction} {self.kind}"
+
+    @property
+    def twin(self) -> Instruction:
+        """The real instruction it is like in everything but its text: whose evidence, run and figures it has."""
+        return self.evidence_of or self.source
 
 
 class SeedAnswer(models.Model):

@@ -3,96 +3,36 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from statistics import median, quantiles
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from pld_app.models import Domain, Role, User
 from rules.agreement import Agreement, Estimate, agreement_of, share
 from rules.models import (
     AWAY_SECONDS,
+    SESSION_GAP,
     BiasNotice,
     Decision,
     DecisionKind,
     DoubleBasis,
     DoubleReview,
     Instruction,
-    InstructionStatus,
     JudgementContext,
     Opinion,
     ReviewPause,
-    ReviewSession,
     SeedAlarm,
     SeedAnswer,
     Task,
     Verdict,
-    Waiting,
     quarter_of,
 )
 
-BURN_DAYS = 30
 # A median of fewer times says too little.
 TIMES_FROM = 5
 _BLIND = frozenset({DoubleBasis.SAMPLE, DoubleBasis.CONFLICT, DoubleBasis.IMPACT})
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of the stacked bar; `start` and `width` are in percent of the whole."""
-
-    key: str
-    count: int
-    start: float
-    width: float
-
-
-def progress_of(task: Task) -> list[Part]:
-    """Where the task's instructions stand: approved, rejected, disputed, in review, untouched."""
-    rows = Instruction.objects.filter(task=task, is_seeded=False).exclude(status=InstructionStatus.SUPERSEDED)
-    disputed = Q(waiting=Waiting.DISPUTED)
-    counted = rows.aggregate(
-        approved=Count("pk", filter=Q(status=InstructionStatus.APPROVED)),
-        rejected=Count("pk", filter=Q(status=InstructionStatus.REJECTED)),
-        disputed=Count("pk", filter=disputed),
-        in_review=Count("pk", filter=Q(status=InstructionStatus.IN_REVIEW) & ~disputed),
-        proposed=Count("pk", filter=Q(status=InstructionStatus.PROPOSED)),
-    )
-    total = sum(counted.values())
-    parts, start = [], 0.0
-    for key, count in counted.items():
-        width = 100 * count / total if total else 0.0
-        parts.append(Part(key, count, start, width))
-        start += width
-    return parts
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    day: date
-    left: int
-
-
-def burn_down(task: Task, *, today: date | None = None) -> list[Day]:
-    """How many were left to decide at the end of each of the last 30 days (UTC), from the first with any."""
-    last = today or timezone.now().date()
-    first = last - timedelta(days=BURN_DAYS - 1)
-    rows = Instruction.objects.filter(task=task, is_seeded=False).exclude(status=InstructionStatus.SUPERSEDED)
-    changes: Counter[date] = Counter()
-    for at in rows.values_list("created_at", flat=True):
-        changes[max(at.date(), first)] += 1
-    settling = {DecisionKind.APPROVE: -1, DecisionKind.REJECT: -1, DecisionKind.REOPEN: 1}
-    decisions = Decision.objects.filter(instruction__in=rows, kind__in=settling)
-    for kind, at in decisions.values_list("kind", "at"):
-        changes[max(at.date(), first)] += settling[DecisionKind(kind)]
-    days, left = [], 0
-    for place in range(BURN_DAYS):
-        day = first + timedelta(days=place)
-        left += changes[day]
-        days.append(Day(day, left))
-    begun = next((place for place, day in enumerate(days) if changes[day.day]), len(days))
-    return days[begun:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +44,7 @@ class Pace:
     n: int
 
 
-def _pace(seconds: list[float]) -> Pace:
+def pace_of_seconds(seconds: list[float]) -> Pace:
     if len(seconds) < TIMES_FROM:
         return Pace(None, None, len(seconds))
     return Pace(median(seconds), quantiles(seconds, n=10, method="inclusive")[8], len(seconds))
@@ -130,6 +70,21 @@ class Quality:
     alarms: int = 0
     notice_due: bool = False
     username: str = ""
+    user_id: int | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is anything to say of them."""
+        return bool(self.judgements or self.seeds_caught.n or self.good_kept.n or self.overturned.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Overturn:
+    """One judgement that a second look could overturn, when it was made, and whether it was."""
+
+    who: int
+    at: datetime
+    overturned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +93,26 @@ class Facts:
 
     task: Task
     judgements: list[JudgementContext]
-    overturns: list[tuple[int, bool]]
+    overturns: list[Overturn]
     answers: list[SeedAnswer]
     doubles: list["Pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` on and before `end`."""
+
+    start: datetime
+    end: datetime
+
+    def holds(self, at: datetime) -> bool:
+        return self.start <= at < self.end
+
+
+def is_over(prefix: str = "session__") -> Q:
+    """Of sessions that are over: ended, or left for so long that the next judgement begins another."""
+    left = timezone.now() - SESSION_GAP
+    return Q(**{f"{prefix}ended_at__isnull": False}) | Q(**{f"{prefix}last_at__lt": left})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,23 +153,40 @@ def disagreements_of(facts: Facts) -> list[Pair]:
     return [pair for pair in facts.doubles if not pair.agrees]
 
 
-def facts_of(task: Task) -> Facts:
-    judgements = list(
-        JudgementContext.objects.filter(instruction__task=task, instruction__is_seeded=False)
-        .select_related("instruction", "actor")
-        .order_by("event")
-    )
-    answers = list(SeedAnswer.objects.filter(seed__instruction__task=task).select_related("seed"))
+def facts_of(task: Task, *, within: Period | None = None, over_only: bool = False) -> Facts:
+    """All of a task, or of the judgements made within a period (pairs by their second opinion).
+
+    `over_only` leaves out what was judged in sessions that go on: a figure that moves with each card, or does not,
+    would tell its reviewer which cards are check items.
+    """
+    judgements = JudgementContext.objects.filter(instruction__task=task, instruction__is_seeded=False)
+    answers = SeedAnswer.objects.filter(seed__instruction__task=task)
+    if over_only:
+        judgements = judgements.filter(is_over())
+        answers = answers.filter(is_over("event__judgement_context__session__"))
+    if within is not None:
+        judgements = judgements.filter(at__gte=within.start, at__lt=within.end)
+        answers = answers.filter(at__gte=within.start, at__lt=within.end)
     pairs = _pairs(task)
-    return Facts(task, judgements, _overturns(task, pairs), answers, pairs)
+    overturns = _overturns(task, pairs)
+    if within is not None:
+        overturns = [one for one in overturns if within.holds(one.at)]
+        pairs = [one for one in pairs if within.holds(one.second.at)]
+    return Facts(
+        task,
+        list(judgements.select_related("instruction", "actor").order_by("event")),
+        overturns,
+        list(answers.select_related("seed")),
+        pairs,
+    )
 
 
-def _overturns(task: Task, pairs: Iterable[Pair]) -> list[tuple[int, bool]]:
-    """(who, whether it was overturned) of each first judgement that decided or was looked at again.
+def _overturns(task: Task, pairs: Iterable[Pair]) -> list[Overturn]:
+    """Each first judgement that decided or was looked at again.
 
     A decision is overturned when it is reopened by somebody else; a blind first opinion when the outcome is the other.
     """
-    found: list[tuple[int, bool]] = []
+    found: list[Overturn] = []
     decisions = Decision.objects.filter(
         instruction__task=task,
         instruction__is_seeded=False,
@@ -207,14 +196,14 @@ def _overturns(task: Task, pairs: Iterable[Pair]) -> list[tuple[int, bool]]:
     for one in decisions:
         same = previous is not None and previous.instruction_id == one.instruction_id
         if same and previous is not None and one.kind == DecisionKind.REOPEN:
-            found[-1] = (previous.actor_id, one.actor_id != previous.actor_id)
+            found[-1] = Overturn(previous.actor_id, previous.at, one.actor_id != previous.actor_id)
         elif one.kind != DecisionKind.REOPEN:
-            found.append((one.actor_id, False))
+            found.append(Overturn(one.actor_id, one.at, overturned=False))
         previous = one
     for pair in pairs:
         settled = pair.third or pair.second
         if pair.agrees or pair.third is not None:
-            found.append((pair.first.actor_id, settled.verdict != pair.first.verdict))
+            found.append(Overturn(pair.first.actor_id, pair.first.at, settled.verdict != pair.first.verdict))
     return found
 
 
@@ -226,7 +215,7 @@ def _quality(name: str, facts: Facts, people: set[int] | None, **more: object) -
     kinds = Counter(one.kind for one in judgements)
     timed = [one.seconds for one in judgements if one.seconds is not None and one.seconds <= AWAY_SECONDS]
     opened = [one for one in judgements if one.seconds is not None]
-    overturns = [overturned for who, overturned in facts.overturns if theirs(who)]
+    overturns = [one.overturned for one in facts.overturns if theirs(one.who)]
     answers = [one for one in facts.answers if theirs(one.user_id)]
     bad = [one.is_right for one in answers if one.seed.expected == Verdict.REJECT]
     good = [one.is_right for one in answers if one.seed.expected == Verdict.APPROVE]
@@ -237,7 +226,7 @@ def _quality(name: str, facts: Facts, people: set[int] | None, **more: object) -
         approved=kinds[DecisionKind.APPROVE],
         rejected=kinds[DecisionKind.REJECT],
         edited=kinds[DecisionKind.EDIT],
-        pace=_pace(timed),
+        pace=pace_of_seconds(timed),
         seen_before=share(sum(one.seen_before for one in opened), len(opened)),
         fast=share(sum(one.is_fast for one in opened), len(opened)),
         overturned=share(sum(overturns), len(overturns)),
@@ -285,49 +274,7 @@ def _people(facts: Facts, users: Iterable[User] | QuerySet[User]) -> list[Qualit
             alarms=alarms[user.pk],
             notice_due=user.pk not in read,
             username=user.username,
+            user_id=user.pk,
         )
         for user in users
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class SeedShown:
-    """A check item with its key, shown to whoever answered it once their session is over."""
-
-    answer: SeedAnswer
-    text: str
-    at: datetime
-
-
-def seeds_revealed(task: Task, user: User) -> list[SeedShown]:
-    """What this person answered in sessions that have ended, newest first: what was right, and why."""
-    ended = Q(event__judgement_context__session__ended_at__isnull=False)
-    rows = SeedAnswer.objects.filter(ended, user=user, seed__instruction__task=task)
-    found = rows.select_related("seed__instruction", "seed__source").prefetch_related("seed__instruction__revisions")
-    return [SeedShown(one, one.seed.instruction.revisions.all()[0].text, one.at) for one in found.order_by("-pk")[:50]]
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One stretch of deciding: how long it was and what became of the cards in it."""
-
-    session: ReviewSession
-    minutes: int
-    kinds: list[tuple[str, int]]
-    pace: Pace
-
-
-def session_of(task: Task, user: User) -> Session | None:
-    """The person's latest session in the task, open or ended. Check items are among its cards."""
-    session = ReviewSession.objects.filter(task=task, user=user).first()
-    if session is None:
-        return None
-    rows = list(session.judgements.values_list("kind", "seconds"))
-    counted = Counter(kind for kind, _seconds in rows)
-    timed = [seconds for _kind, seconds in rows if seconds is not None and seconds <= AWAY_SECONDS]
-    return Session(
-        session=session,
-        minutes=round((session.last_at - session.started_at).total_seconds() / 60),
-        kinds=[(str(kind.label), counted[kind]) for kind in DecisionKind if counted[kind]],
-        pace=_pace(timed),
-    )

@@ -43,6 +43,7 @@ OPEN_EVIDENCE = 3
 UNDO_DEPTH = 20
 _EXCERPT_CHARS = 220
 _TIMELINE_ROWS = 50
+_COUNTS = frozenset({"members"})
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -170,7 +171,7 @@ def instruction_get(slug: str, number: int) -> Instruction:
     return get_object_or_404(related, task__slug=slug, number=number)
 
 
-def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) -> Card:
+def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False, figures_shown: bool = True) -> Card:
     """The card of one instruction (from `instruction_get`) for this person; withheld, no mark betrays its wording."""
     task, revision = instruction.task, _text_of(instruction)
     evidence = _evidence(instruction)
@@ -191,7 +192,7 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False) 
         looked_through=_looked_through(instruction),
         cluster_traces=instruction.cluster.size if instruction.cluster else 0,
         timeline=timeline_of(instruction),
-        provenance=_provenance(instruction),
+        provenance=_provenance(instruction, with_counts=figures_shown),
         rulesets=_rulesets_holding(instruction),
         undo=last_decision(task, user),
         is_own_edit=revision.author_id == user.pk,
@@ -307,9 +308,14 @@ def _of_tag_or_pair(event: AuditEvent) -> str:
     return f"#{beside}" if beside else str(event.data.get("tag", ""))
 
 
-def _provenance(instruction: Instruction) -> list[tuple[str, str, bool]]:
-    """(name, value, is a hash) of everything recorded about where the text came from, nested keys joined by a dot."""
-    return [(name, value, bool(_HASH.fullmatch(value))) for name, value in _flat(instruction.provenance)]
+def _provenance(instruction: Instruction, *, with_counts: bool) -> list[tuple[str, str, bool]]:
+    """(name, value, is a hash) of everything recorded about where the text came from, nested keys joined by a dot.
+
+    Without counts, which are among the figures, where the person has not opened those.
+    """
+    rows = _flat(instruction.provenance)
+    shown = (row for row in rows if with_counts or row[0] not in _COUNTS)
+    return [(name, value, bool(_HASH.fullmatch(value))) for name, value in shown]
 
 
 def _flat(value: object, name: str = "") -> Iterable[tuple[str, str]]:
@@ -342,13 +348,15 @@ def last_decision(task: Task, user: User) -> Decision | None:
     return next((one for one in newest if one.event.data.get("version") == one.instruction.version), None)
 
 
-def cluster_traces(instruction: Instruction, number: str | None) -> tuple[Page[Trace], list[TraceView]]:
-    """The traces an instruction was drawn from, and of its topic with other labels: 25 a page, members first."""
+def cluster_traces(
+    instruction: Instruction, number: str | None, *, is_withheld: bool = False
+) -> tuple[Page[Trace], list[TraceView]]:
+    """The traces of an instruction's cluster, 25 a page; withheld, no mark betrays its wording."""
     traces = Trace.objects.filter(task=instruction.task).order_by("pk")
     if instruction.cluster_id:
         traces = traces.filter(micro_rules__cluster=instruction.cluster_id)
     else:
         traces = traces.filter(pk__in=Evidence.objects.filter(instruction=instruction).values("trace"))
     page = Paginator(traces, PAGE_ROWS).get_page(number)
-    rule = _text_of(instruction).text
+    rule = "" if is_withheld else _text_of(instruction).text
     return page, [_trace_view(instruction.task, trace, rule) for trace in page.object_list]

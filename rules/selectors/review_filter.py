@@ -9,6 +9,7 @@ from django.db.models import Count, Q
 
 from pld_app.models import User
 from rules.models import Instruction, InstructionStatus, InstructionTag, Task
+from rules.selectors.review_counted import counted_for, listed_for
 from rules.selectors.review_tabs import Tab, mark_condition, tab_condition
 
 ALL_DOMAINS = "all"
@@ -62,7 +63,7 @@ class QueueCounts:
 
 def instructions_within(task: Task, view: ReviewFilter, user: User) -> models.QuerySet[Instruction]:
     """The task's instructions in the chosen domain, label, topic, mark and search, whatever their state."""
-    rows = Instruction.objects.filter(task=task)
+    rows = Instruction.objects.filter(listed_for(user), task=task)
     if view.domain != ALL_DOMAINS:
         # One without a domain concerns everybody: leaving it out would let it wait for ever.
         rows = rows.filter(domain__in=[view.domain, ""])
@@ -96,8 +97,7 @@ def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
     """One query for all tabs; the other filters apply to every count."""
     counts = instructions_within(task, view, user).aggregate(
         decided=Count("pk", filter=tab_condition(Tab.APPROVED, user) | tab_condition(Tab.REJECTED, user)),
-        # Check items are in every tab like the rest, and in no progress.
-        total=Count("pk", filter=~Q(status=InstructionStatus.SUPERSEDED) & Q(is_seeded=False)),
+        total=Count("pk", filter=~Q(status=InstructionStatus.SUPERSEDED) & counted_for(user)),
         **{f"tab_{tab.value}": Count("pk", filter=tab_condition(tab, user)) for tab in Tab},
     )
     tabs = [TabCount(tab, counts[f"tab_{tab.value}"], view.with_tab(tab).query) for tab in Tab]
@@ -106,7 +106,7 @@ def queue_counts(task: Task, view: ReviewFilter, user: User) -> QueueCounts:
 
 def second_checks_elsewhere(task: Task, view: ReviewFilter, user: User) -> int:
     """Edits that wait for this person outside the domain they look at, so that none is left waiting unseen."""
-    waiting = Instruction.objects.filter(task=task).filter(tab_condition(Tab.SECOND, user))
+    waiting = Instruction.objects.filter(listed_for(user), task=task).filter(tab_condition(Tab.SECOND, user))
     shown = instructions_within(task, view, user).filter(tab_condition(Tab.SECOND, user))
     return waiting.exclude(pk__in=shown.values("pk")).count()
 

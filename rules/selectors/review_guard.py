@@ -10,10 +10,12 @@ from django.db.models import Q
 from pld_app.models import Role, User
 from rules.models import (
     CardLook,
+    DecisionKind,
     DoubleBasis,
     DoubleReview,
     Instruction,
     InstructionImpact,
+    JudgementContext,
     Opinion,
     ReviewPause,
     ReviewPolicy,
@@ -152,10 +154,15 @@ class Figures:
     support: int
     contradictions: int
     cluster_traces: int
+    mined_traces: int
     confidence: str
     impact: InstructionImpact | None
     impact_changed: list[str]
     """In words, what has changed since the impact was measured."""
+
+    @property
+    def coverage_percent(self) -> str:
+        return f"{100 * self.support / self.mined_traces:.1f}" if self.mined_traces else ""
 
     @property
     def impact_percent(self) -> str:
@@ -164,10 +171,25 @@ class Figures:
 
 def figures_open(instruction: Instruction, user: User) -> bool:
     """Whether the drawer is open to this person: after they opened it, or where there is nothing to judge."""
-    if user.role != Role.REVIEWER or not instruction.is_open:
-        return True
-    looks = CardLook.objects.filter(user=user, instruction=instruction, version=instruction.version)
-    return looks.filter(insight_at__isnull=False).exists()
+    return instruction.pk in figures_open_among([instruction], user)
+
+
+def figures_open_among(instructions: Collection[Instruction], user: User) -> set[int]:
+    """Ids of those whose figures this person may see wherever they stand; one query, however many there are."""
+    if user.role != Role.REVIEWER:
+        return {one.pk for one in instructions}
+    closed = {one.pk: one.version for one in instructions if one.is_open}
+    opened = {one.pk for one in instructions} - set(closed)
+    if closed:
+        looks = CardLook.objects.filter(user=user, instruction__in=closed, insight_at__isnull=False)
+        opened |= {pk for pk, version in looks.values_list("instruction", "version") if version == closed[pk]}
+    return opened
+
+
+def has_judged(instruction: Instruction, user: User) -> bool:
+    """Whether this person has said what they think of the present text: the figures cannot lead them any more."""
+    own = JudgementContext.objects.filter(actor=user, revision=instruction.current_revision_id)
+    return own.exclude(kind=DecisionKind.DEFER).exists()
 
 
 def figures_of(instruction: Instruction) -> Figures:
@@ -176,6 +198,7 @@ def figures_of(instruction: Instruction) -> Figures:
         support=instruction.support,
         contradictions=instruction.contradictions,
         cluster_traces=instruction.cluster.size if instruction.cluster else 0,
+        mined_traces=int(instruction.run.figures.get("rows", 0)) if instruction.run else 0,
         confidence=str(instruction.provenance.get("confidence", "")),
         impact=impact,
         impact_changed=changed,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from django.db.models import Count, Q, QuerySet
 from django.shortcuts import get_object_or_404
 
+from pld_app.models import User
 from rules.models import (
     ChannelName,
     Instruction,
@@ -17,11 +18,12 @@ from rules.models import (
     TraceImport,
 )
 from rules.selectors.publishing import current_publication
+from rules.selectors.review_counted import counted_for
 
 
 @dataclass(frozen=True)
 class ReviewCounts:
-    """Instructions of a task by where they stand; seeded ones are left out."""
+    """Instructions of a task by where they stand."""
 
     open: int
     second: int
@@ -53,9 +55,9 @@ def task_get(slug: str) -> Task:
     return get_object_or_404(Task.objects.select_related("teacher", "embedder", "student"), slug=slug)
 
 
-def task_list() -> QuerySet[Task]:
-    """Every task with the counts of its home-page row, seeded instructions left out."""
-    mined = Q(instructions__is_seeded=False)
+def task_list(user: User) -> QuerySet[Task]:
+    """Every task with the counts of its home-page row, as far as this person's lists hold them."""
+    mined = counted_for(user, "instructions__")
     is_open = mined & Q(instructions__status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
     is_approved = mined & Q(instructions__status=InstructionStatus.APPROVED)
     return Task.objects.annotate(
@@ -65,10 +67,10 @@ def task_list() -> QuerySet[Task]:
     ).order_by("name", "pk")
 
 
-def review_counts(task: Task) -> ReviewCounts:
+def review_counts(task: Task, user: User) -> ReviewCounts:
     """How far the review of a task is, in one query."""
     is_open = Q(status__in=[InstructionStatus.PROPOSED, InstructionStatus.IN_REVIEW])
-    counted = Instruction.objects.filter(task=task, is_seeded=False).aggregate(
+    counted = Instruction.objects.filter(counted_for(user), task=task).aggregate(
         open=Count("pk", filter=is_open),
         second=Count("pk", filter=is_open & Q(waiting="second")),
         approved=Count("pk", filter=Q(status=InstructionStatus.APPROVED)),
@@ -77,13 +79,13 @@ def review_counts(task: Task) -> ReviewCounts:
     return ReviewCounts(**counted)
 
 
-def task_overview(task: Task) -> TaskOverview:
+def task_overview(task: Task, user: User) -> TaskOverview:
     """Where each step of the task stands: traces, mining, review, sign-off, channels."""
     counted = dict(task.traces.order_by().values_list("split").annotate(n=Count("pk")))
     return TaskOverview(
         task=task,
         traces={split: counted[split] for split in Split if split in counted},
-        review=review_counts(task),
+        review=review_counts(task, user),
         last_import=task.imports.first(),
         last_run=task.mining_runs.first(),
         last_ruleset=task.rulesets.first(),

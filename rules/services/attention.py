@@ -1,7 +1,6 @@
 """How a decision was made: the look at the card before it, its time, and the pause after five hasty ones."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from statistics import median
 
 from django.db import transaction
@@ -19,6 +18,7 @@ from pld_app.models import AuditEvent, Role, User
 from pld_app.notifications import kind_register, notify
 from rules.models import (
     AWAY_SECONDS,
+    SESSION_GAP,
     CardLook,
     Instruction,
     JudgementContext,
@@ -41,7 +41,6 @@ kind_register(
     label=gettext_lazy("Your queue goes on"),
     text=gettext_lazy("%(by)s lifted the pause of your queue in %(task)s."),
 )
-SESSION_GAP = timedelta(minutes=15)
 # Whose own pace is judged: fewer decisions say too little.
 PACE_FROM, PACE_OF = 10, 100
 SHORT_TEXT_WORDS = 25

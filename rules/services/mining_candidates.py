@@ -35,6 +35,7 @@ from rules.services.mining_matches import Offer, Planned, Standing, matches_plan
 from rules.services.mining_run import Part, RunContext, run_finish
 from rules.services.mining_similar import similar_refresh
 from rules.services.mining_vectors import mined_of
+from rules.services.seed_twins import seeds_follow
 from rules.services.seeds import numbers_with_gaps
 
 # A card shows a handful; the whole cluster stays one click away through its micro-rules.
@@ -220,6 +221,7 @@ def candidates_write(context: RunContext) -> None:
         superseded = standing_supersede(plan)
         written = _plan_write(context, view, plan, candidates)
         counts = matches_write(context.run, plan, offers, written)
+        seeds_follow(context.run)
         kept = sum(one.keeps and one.place is not None for one in plan)
         figures: dict[str, object] = {
             "candidates": len(candidates),

@@ -106,6 +106,20 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         NotAllowed,
         _("Your queue is paused. An administrator lifts the pause after talking with you."),
     ),
+    "a current training record": (
+        NotAllowed,
+        _("You have no current training record for this domain. Ask an administrator for one."),
+    ),
+    "the notice on habit is read first": (
+        NotAllowed,
+        _("Read the notice above the queue first: it is asked once a quarter, before the first decision."),
+    ),
+    "training is recorded for": (
+        InvalidInput,
+        _("Training is recorded for reviewers whose account is open."),
+    ),
+    "a training record ends today": (InvalidInput, _("Choose a day to come.")),
+    "only an active administrator keeps training": (NotAllowed, _("Only an administrator keeps training records.")),
     "this double review is over": (Stale, _("Others have decided on this in the meantime. Reload to see how.")),
     "open the card before": (WrongState, _("Open the card, read it, and then approve it with what is like it.")),
     "only near-duplicates of the opened card": (

@@ -34,9 +34,10 @@ from rules.selectors.bulk import signed_among
 from rules.services.attention import judgement_keep, look_facts
 from rules.services.claims import Held, running_claim_of_another
 from rules.services.double_review import Weight, judgement_weigh, opinion_undo
+from rules.services.notices import readiness_demand
 from rules.services.refusals import database_refusals
 from rules.services.review_input import note_text, plain_newlines, reason_code, rule_text
-from rules.services.seeds import seed_answered
+from rules.services.seed_answers import seed_answered
 from rules.transitions import instruction_move
 
 _ACTIONS = {
@@ -358,6 +359,7 @@ def _locked(instruction_id: int, reviewer: User, version: int) -> Iterator[_Revi
         if held is not None:
             message = _("%(name)s is working on this instruction. Take it over, or go on to the next one.")
             raise Held(message % {"name": held.holder})
+        readiness_demand(instruction=row, reviewer=reviewer)
         yield _Review(row, reviewer, row.current_revision, row.status, row.waiting)
 
 

@@ -25,6 +25,10 @@ FIELDS = (
     "min_seconds",
     "fast_percent",
     "evidence_percent",
+    "notice_first",
+    "training_required",
+    "recall_percent",
+    "overturned_percent",
     "age_soon_days",
     "age_late_days",
 )

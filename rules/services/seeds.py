@@ -1,4 +1,4 @@
-"""Check items: made from real instructions, answered like any other card, published never."""
+"""Check items: made from real instructions, like these in everything but their text, published never."""
 
 import random
 import secrets
@@ -7,46 +7,33 @@ from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import Max
-from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from pld_app.accounts import require_role
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import sha256_hex
 from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import AuditEvent, Role, User
-from pld_app.notifications import kind_register, notify
 from rules import perturbations
 from rules.models import (
-    DecisionKind,
-    Evidence,
+    Assignment,
     Instruction,
     InstructionStatus,
-    MatchKind,
-    PauseReason,
-    ReasonCode,
+    InstructionTag,
     Revision,
     RunMatch,
     Seed,
-    SeedAlarm,
-    SeedAnswer,
     SeedKind,
     Task,
     Verdict,
 )
 from rules.selectors.review_policy import policy_of
+from rules.services.assignments import assignment_set
+from rules.services.mining_similar import similar_refresh
 from rules.services.refusals import database_refusals
+from rules.services.seed_twins import evidence_copy, evidence_fields, match_copy
+from rules.services.tags import batch_tag
 
-kind_register(
-    "review.alarm",
-    label=gettext_lazy("A reviewer missed check items"),
-    text=gettext_lazy(
-        "%(name)s missed %(wrong)s of ten check items in %(task)s. Talk, and look at that session again."
-    ),
-)
-BLOCK = 10
-ALARM_WRONG = 2
 # Two good ones among ten: a reviewer who rejects everything must not look careful.
 GOOD_SHARE = 0.2
 MAKE_MAX = 50
@@ -56,7 +43,7 @@ MAKE_MAX = 50
 class _Made:
     text: str
     explanation: str
-    label: str
+    twin: Instruction
 
 
 def seed_make(*, task: Task, admin: User, source_number: int, kind: SeedKind) -> Seed:
@@ -64,7 +51,8 @@ def seed_make(*, task: Task, admin: User, source_number: int, kind: SeedKind) ->
     source = Instruction.objects.filter(task=task, number=source_number, is_seeded=False).first()
     if source is None:
         raise InvalidInput(_("There is no such instruction in this task."))
-    return _make(task, admin, [(source, kind)])[0]
+    (made,) = _make(task, admin, [(source, kind)])
+    return made
 
 
 def seeds_make(*, task: Task, admin: User, count: int) -> list[Seed]:
@@ -110,51 +98,62 @@ def _make(task: Task, admin: User, chosen: list[tuple[Instruction, SeedKind]]) -
         numbers: list[Json] = [one.number for one, _kind in chosen]
         data: dict[str, Json] = {"count": len(chosen), "sources": numbers, "kinds": [str(kind) for _s, kind in chosen]}
         event = audit_record("seeds.made", actor=admin, subject=task, task_slug=task.slug, data=data)
-        return [_write(task, source, kind, event) for source, kind in chosen]
+        made = [_write(task, source, kind, event) for source, kind in chosen]
+        for seed in made:
+            _sort_like(seed.twin, seed.instruction, admin)
+    # Slow at thousands, so after the commit: the nearest rules stand on every other card, too.
+    similar_refresh(task)
+    return made
+
+
+def _sort_like(twin: Instruction, row: Instruction, admin: User) -> None:
+    """The twin's tags and assignment are this one's too: without them among others that have them it stands out."""
+    for tag in InstructionTag.objects.filter(instruction=twin):
+        batch_tag(task=row.task, by=admin, shown={row.number: row.version}, name=tag.name)
+    given = Assignment.objects.filter(instruction=twin).select_related("person").first()
+    person = given.person if given else None
+    if given is None or (person is not None and (not person.is_active or person.role != Role.REVIEWER)):
+        return
+    assignment_set(instruction_id=row.pk, by=admin, person=person, pool=given.pool, due_on=given.due_on)
 
 
 def _write(task: Task, source: Instruction, kind: SeedKind, event: AuditEvent) -> Seed:
     made = _perturbed(task, source, kind)
     if made is None:
         raise InvalidInput(_("This kind of change does not apply to that text. Choose another."))
+    twin = made.twin
     row = Instruction.objects.create(
         task=task,
         number=_free_number(task),
         is_seeded=True,
-        label=made.label,
-        # Everything else is that of its source, so that nothing but its text tells it from the others.
-        created_at=source.created_at,
-        **{name: getattr(source, name) for name in _COPIED},
+        # All else is that of its twin, so that nothing but its text tells it from the others.
+        label=twin.label,
+        domain=twin.domain,
+        origin=twin.origin,
+        created_at=twin.created_at,
+        # Every run that found a candidate nobody has touched again has counted one up.
+        version=twin.version if twin.status == InstructionStatus.PROPOSED else 1,
+        **evidence_fields(twin, made.text),
     )
     row.current_revision = Revision.objects.create(
-        instruction=row, number=1, text=made.text, text_sha256=sha256_hex(made.text), created_at=source.created_at
+        instruction=row, number=1, text=made.text, text_sha256=sha256_hex(made.text), created_at=twin.created_at
     )
     row.save(update_fields=["current_revision"])
-    evidence = Evidence.objects.filter(instruction=source)
-    Evidence.objects.bulk_create(
-        Evidence(instruction=row, trace_id=one.trace_id, role=one.role, rank=one.rank, is_cited=one.is_cited)
-        for one in evidence
-    )
-    match = RunMatch.objects.filter(instruction=source, run=source.run_id).first()
-    if match is not None:
-        RunMatch.objects.create(run=match.run, instruction=row, kind=MatchKind.NEW, traces_after=match.traces_after)
+    evidence_copy(twin, row)
+    for match in RunMatch.objects.filter(instruction=twin):
+        match_copy(match, row)
     expected = Verdict.APPROVE if kind == SeedKind.GOOD else Verdict.REJECT
     return Seed.objects.create(
-        instruction=row, source=source, kind=kind, expected=expected, explanation=made.explanation[:300], event=event
+        instruction=row,
+        source=source,
+        evidence_of=twin if twin.pk != source.pk else None,
+        kind=kind,
+        expected=expected,
+        explanation=made.explanation[:300],
+        event=event,
     )
 
 
-_COPIED = (
-    "run",
-    "cluster",
-    "topic",
-    "domain",
-    "origin",
-    "provenance",
-    "flags",
-    "support",
-    "contradictions",
-)
 _BY_TEXT: dict[SeedKind, Callable[[str], tuple[str, str] | None]] = {
     SeedKind.POLARITY: perturbations.polarity_flipped,
     SeedKind.THRESHOLD: perturbations.threshold_altered,
@@ -169,18 +168,29 @@ def _perturbed(task: Task, source: Instruction, kind: SeedKind) -> _Made | None:
         return None
     if kind == SeedKind.GOOD:
         is_sure = source.status == InstructionStatus.APPROVED
-        return _Made(revision.text, "Left as it was approved.", source.label) if is_sure else None
-    found, label = None, source.label
+        return _Made(revision.text, "Left as it was approved.", source) if is_sure else None
+    found, twin = None, source
     if kind in _BY_TEXT:
         found = _BY_TEXT[kind](revision.text)
     elif kind == SeedKind.UNSUPPORTED:
         found = _of_another_topic(task, source)
     elif source.status == InstructionStatus.APPROVED:
-        label = next((one for one in task.labels if one != source.label), source.label)
-        found = perturbations.label_contradicted(revision.text, source.label, label)
+        # Over the evidence of a rule of that other label: supporting traces of another label than the rule's would
+        # betray it before anybody has read a word.
+        sibling = _of_another_label(task, source)
+        if sibling is not None:
+            twin = sibling
+            found = perturbations.label_contradicted(revision.text, source.label, twin.label)
     if found is None or _is_known(task, found[0]):
         return None
-    return _Made(found[0], found[1], label)
+    return _Made(found[0], found[1], twin)
+
+
+def _of_another_label(task: Task, source: Instruction) -> Instruction | None:
+    """An instruction of the same topic that leads to another label."""
+    rows = Instruction.objects.filter(task=task, topic=source.topic, is_seeded=False, current_revision__isnull=False)
+    rows = rows.exclude(label=source.label).exclude(status=InstructionStatus.SUPERSEDED)
+    return rows.select_related("current_revision").order_by("number").first()
 
 
 def _of_another_topic(task: Task, source: Instruction) -> tuple[str, str] | None:
@@ -230,46 +240,3 @@ def seed_retire(*, task: Task, seed_id: int, admin: User) -> None:
         row.status, row.waiting = InstructionStatus.SUPERSEDED, ""
         row.version += 1
         row.save(update_fields=["status", "waiting", "version"])
-
-
-def seed_answered(*, revision: Revision, reviewer: User, kind: str, reason: str, event: AuditEvent) -> None:
-    """Keep a reviewer's first answer to a check item, in the transaction of their judgement, and raise the alarm.
-
-    A wrong item is caught by rejecting it, sending it back or wording it anew. A right one is missed by rejecting it,
-    unless as a duplicate, which it is. Deferring answers nothing.
-    """
-    seed = Seed.objects.filter(instruction=revision.instruction_id).select_related("instruction__task").first()
-    if seed is None or revision.number != 1:
-        return  # reworded by a reviewer, its answer is no longer known
-    is_right = _is_right(seed, kind, reason)
-    if is_right is None or SeedAnswer.objects.filter(seed=seed, user=reviewer).exists():
-        return
-    SeedAnswer.objects.create(seed=seed, user=reviewer, kind=kind, is_right=is_right, event=event)
-    task = seed.instruction.task
-    given = SeedAnswer.objects.filter(user=reviewer, seed__instruction__task=task)
-    answers = list(given.values_list("is_right", flat=True))
-    block = (len(answers) - 1) // BLOCK + 1
-    wrong = answers[(block - 1) * BLOCK :].count(False)
-    alarms = SeedAlarm.objects.filter(user=reviewer, task=task)
-    if wrong < ALARM_WRONG or alarms.filter(block=block).exists():
-        return
-    data: dict[str, Json] = {"reviewer": reviewer.username, "block": block, "wrong": wrong}
-    raised = audit_record("seed_alarm.raised", actor=None, subject=reviewer, task_slug=task.slug, data=data)
-    SeedAlarm.objects.create(user=reviewer, task=task, block=block, event=raised)
-    leads = User.objects.filter(role=Role.ADMIN, is_active=True)
-    url = reverse("review-quality", args=[task.slug])
-    notify(leads, "review.alarm", url=url, name=str(reviewer), task=task.name, wrong=str(wrong))
-    if alarms.filter(block=block - 1).exists():
-        from rules.services.attention import pause_open  # noqa: PLC0415  # attention asks for the answer, this for the pause
-
-        pause_open(task=task, user=reviewer, reason=PauseReason.SEEDS)
-
-
-def _is_right(seed: Seed, kind: str, reason: str) -> bool | None:
-    if kind in {DecisionKind.DEFER, DecisionKind.REOPEN}:
-        return None
-    if seed.expected == Verdict.REJECT:
-        return kind != DecisionKind.APPROVE
-    if kind == DecisionKind.EDIT or (kind == DecisionKind.REJECT and reason == ReasonCode.DUPLICATE):
-        return None
-    return kind == DecisionKind.APPROVE

@@ -4,6 +4,7 @@ from django.urls import include, path
 
 from rules.views.preferences import preferences
 from rules.views.review_assign import absence_end, absences
+from rules.views.training import training, training_end, training_grant
 
 urlpatterns = [
     path("", include("rules.urls.ceremony")),
@@ -11,6 +12,9 @@ urlpatterns = [
     path("preferences/", preferences, name="preferences"),
     path("absences/", absences, name="absences"),
     path("absences/<int:pk>/end/", absence_end, name="absence-end"),
+    path("training/", training, name="training"),
+    path("training/grant/", training_grant, name="training-grant"),
+    path("training/<int:pk>/end/", training_end, name="training-end"),
     path("tasks/<slug:slug>/", include("rules.urls.imports")),
     path("tasks/<slug:slug>/", include("rules.urls.mining")),
     path("tasks/<slug:slug>/", include("rules.urls.review")),

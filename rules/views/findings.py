@@ -24,7 +24,9 @@ def conflict_list(request: UserRequest, slug: str) -> HttpResponse:
     kind = _chosen(request, ConflictKind.values)
     context: dict[str, Any] = {"task": task, "run": run, "kind": kind}
     if run is not None:
-        context["page"], context["conflicts"] = selectors.conflict_page(run, kind, request.GET.get("page"))
+        context["page"], context["conflicts"] = selectors.conflict_page(
+            run, kind, request.user, request.GET.get("page")
+        )
         counts = selectors.conflict_counts(run)
         context["kinds"] = [(one.value, one.label, counts[one.value]) for one in ConflictKind]
     return render(request, "rules/conflict_list.html", context)
@@ -37,7 +39,7 @@ def mining_changes(request: UserRequest, slug: str, pk: int) -> HttpResponse:
     run = get_object_or_404(MiningRun.objects.select_related("task"), task=task, pk=pk)
     kind = _chosen(request, [MatchKind.REWORDED, *MatchKind.values])
     counts = selectors.match_counts(run)
-    page, changes = selectors.change_page(run, kind, request.GET.get("page"))
+    page, changes = selectors.change_page(run, kind, request.user, request.GET.get("page"))
     context = {
         "task": task,
         "run": run,

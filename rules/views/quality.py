@@ -20,12 +20,15 @@ from rules.figures import line_figure
 from rules.forms.quality import LiftForm, ReviewPolicyForm, SeedForm, SeedsForm
 from rules.models import ReviewPause, ReviewPolicy, Seed, SeedKind, Task
 from rules.selectors import quality as selectors
+from rules.selectors import review_session as sessions
+from rules.selectors.review_counted import WATCHERS
 from rules.selectors.review_policy import policy_of
+from rules.selectors.review_progress import burn_down, progress_of, waits_of
 from rules.selectors.seeds import seed_page
+from rules.selectors.training import untrained_reviewers
 from rules.services import attention, seeds
 from rules.services.review_policy import FIELDS, policy_change
 
-_WATCHERS = frozenset({Role.ADMIN, Role.AUDITOR})
 PER_PAGE = 25
 
 
@@ -62,6 +65,7 @@ def _policy_page(request: UserRequest, task: Task, form: ReviewPolicyForm | None
         "policy": present,
         "form": form or fresh,
         "may_change": request.user.role == Role.ADMIN,
+        "untrained": untrained_reviewers() if request.user.role == Role.ADMIN else [],
         "shown": [(ReviewPolicy._meta.get_field(name), getattr(present, name)) for name in FIELDS],
         "page": Paginator(history, PER_PAGE).get_page(request.GET.get("page")),
     }
@@ -74,18 +78,19 @@ def review_quality(request: UserRequest, slug: str) -> HttpResponse:
     """All figures for administrators and auditors, one's own for a reviewer, the task's progress for signatories."""
     task = get_object_or_404(Task, slug=slug)
     user = request.user
-    days = selectors.burn_down(task)
+    days = burn_down(task, user)
     context: dict[str, object] = {
         "task": task,
-        "parts": selectors.progress_of(task),
+        "parts": progress_of(task, user),
+        "waits": waits_of(task, user),
         "days": days,
         "figure": line_figure([(f"{day.day:%m-%d}", day.left) for day in days]),
         "too_few": TOO_FEW,
         "few_for_kappa": FEW_FOR_KAPPA,
-        "sees_all": user.role in _WATCHERS,
+        "sees_all": user.role in WATCHERS,
         "lift_form": LiftForm(),
     }
-    if user.role in _WATCHERS:
+    if user.role in WATCHERS:
         facts = selectors.facts_of(task)
         context["people"] = selectors.quality_by_person(facts)
         context["domains"] = selectors.quality_by_domain(facts)
@@ -95,7 +100,7 @@ def review_quality(request: UserRequest, slug: str) -> HttpResponse:
         )
         context["disagreements"] = selectors.disagreements_of(facts)
     elif user.role == Role.REVIEWER:
-        facts = selectors.facts_of(task)
+        facts = selectors.facts_of(task, over_only=True)
         context["overall"] = selectors.quality_of_person(facts, user)
         context["disagreements"] = [
             pair for pair in selectors.disagreements_of(facts) if user.pk in {pair.first.actor_id, pair.second.actor_id}
@@ -144,15 +149,21 @@ def review_quality_export(request: UserRequest, slug: str) -> HttpResponse:
     """The table as CSV: the same rows the page shows this person."""
     task = get_object_or_404(Task, slug=slug)
     rows: list[tuple[str, selectors.Quality]] = []
-    if request.user.role in _WATCHERS:
+    if request.user.role in WATCHERS:
         facts = selectors.facts_of(task)
         rows = [("all", selectors.quality_of_task(facts))]
         rows += [("domain", one) for one in selectors.quality_by_domain(facts)]
         rows += [("person", one) for one in selectors.quality_by_person(facts)]
     elif request.user.role == Role.REVIEWER:
-        rows = [("person", selectors.quality_of_person(selectors.facts_of(task), request.user))]
+        facts = selectors.facts_of(task, over_only=True)
+        rows = [("person", selectors.quality_of_person(facts, request.user))]
+    return quality_csv(rows, f"review-quality-{task.slug}.csv")
+
+
+def quality_csv(rows: list[tuple[str, selectors.Quality]], name: str) -> HttpResponse:
+    """The figures of (kind of row, row) as a file to download."""
     response = HttpResponse("".join(_csv(rows)), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="review-quality-{task.slug}.csv"'
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
@@ -256,7 +267,7 @@ def review_session(request: UserRequest, slug: str) -> HttpResponse:
         return redirect("review-session", slug=slug)
     context = {
         "task": task,
-        "session": selectors.session_of(task, request.user),
-        "seeds": selectors.seeds_revealed(task, request.user),
+        "session": sessions.session_of(task, request.user),
+        "seeds": sessions.seeds_revealed(task, request.user),
     }
     return render(request, "rules/review_session.html", context)

@@ -81,7 +81,8 @@ def instruction_detail(request: UserRequest, slug: str, number: int) -> HttpResp
 @require_GET
 def instruction_traces(request: UserRequest, slug: str, number: int) -> HttpResponse:
     instruction = selectors.instruction_get(slug, number)
-    page, traces = selectors.cluster_traces(instruction, request.GET.get("page"))
+    withheld = review_extras.wording_withheld(request, instruction)
+    page, traces = selectors.cluster_traces(instruction, request.GET.get("page"), is_withheld=withheld)
     context = {"task": instruction.task, "instruction": instruction, "page": page, "traces": traces}
     return render(request, "rules/instruction_traces.html", context | {"view": view_of(request, instruction.task)})
 
@@ -159,8 +160,8 @@ def _risks(instruction: Instruction, text: str) -> list[Risk]:
 
 def _card(request: UserRequest, instruction: Instruction, refused: Refused | None = None) -> HttpResponse:
     view = view_of(request, instruction.task)
-    conflicts, conflict_count = conflicts_of(instruction)
-    change = change_of(instruction)
+    conflicts, conflict_count = conflicts_of(instruction, request.user)
+    change = change_of(instruction, request.user)
     withheld = review_extras.wording_withheld(request, instruction)
     is_reviewer = request.user.role == Role.REVIEWER
     draft = draft_of(instruction, request.user) if is_reviewer else None
@@ -168,8 +169,11 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
     preference = preference_of(request.user)
     typed = refused.text if refused and refused.kind == DecisionKind.EDIT else draft.text if draft else ""
     risks = _risks(instruction, typed) if typed else []
+    extras = review_extras.card_extras(request, instruction)
     context: dict[str, object] = {
-        "card": selectors.card_of(instruction, request.user, is_withheld=withheld),
+        "card": selectors.card_of(
+            instruction, request.user, is_withheld=withheld, figures_shown=bool(extras["figures_shown"])
+        ),
         "withheld": withheld,
         "conflicts": conflicts,
         "conflict_count": conflict_count,
@@ -194,7 +198,7 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         # One name for the menus of this rendering alone: htmx puts the new card in before it takes the old one out, and
         # a browser shuts a menu that arrives open while one of the same name is open already.
         "menus": uuid.uuid4().hex[:8],
-        **review_extras.card_extras(request, instruction),
+        **extras,
         **review_similar.similar_extras(request, instruction),
     }
     template = "rules/instruction_detail.html#card" if request.htmx else "rules/instruction_detail.html"

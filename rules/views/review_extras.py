@@ -15,14 +15,15 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pld_app.access import UserRequest
-from pld_app.models import Role
-from rules.models import DecisionKind, Instruction, ReviewSession
+from pld_app.models import Role, User
+from rules.models import DecisionKind, Instruction, ReviewPolicy, ReviewSession, Task
 from rules.selectors import review as selectors
 from rules.selectors import review_guard as guard
 from rules.selectors.review_filter import ReviewFilter
 from rules.selectors.review_policy import policy_of
+from rules.selectors.training import is_trained, untrained_words
 from rules.services import attention
-from rules.services.notices import notice_is_due
+from rules.services.notices import notice_acknowledge, notice_is_due
 from rules.views.comments import comment_context
 from rules.views.review_similar import back_sent
 
@@ -45,17 +46,28 @@ def card_extras(request: UserRequest, instruction: Instruction) -> Mapping[str, 
     """Context for `rules/review_insight.html`, `rules/review_comments.html` and `rules/review_blind.html`."""
     user = request.user
     is_reviewer = user.role == Role.REVIEWER
-    figures_shown = guard.figures_open(instruction, user)
+    has_judged = is_reviewer and instruction.is_open and guard.has_judged(instruction, user)
+    figures_shown = has_judged or guard.figures_open(instruction, user)
     # Only the person's own opening of the card starts the clock: an answer to a form is the same look.
     if is_reviewer and instruction.is_open and request.method == "GET" and not _is_prefetch(request):
         attention.look_open(instruction=instruction, user=user)
+        if has_judged:
+            # Shown from now on: a judgement taken back and made anew comes after them.
+            attention.insight_open(instruction=instruction, user=user)
     return {
         "figures_shown": figures_shown,
         "figures": guard.figures_of(instruction) if figures_shown else None,
         "standing": guard.standing_of(instruction, user),
         "review_pause": guard.pause_of(instruction.task, user) if is_reviewer else None,
         **comment_context(request, instruction, figures_shown=figures_shown),
+        "untrained": untrained(instruction.task, user, instruction.domain) if instruction.is_open else "",
     }
+
+
+def untrained(task: Task, user: User, domain: str) -> str:
+    """What a reviewer without the training that the task asks for is told; empty where nothing is missing."""
+    lacks = user.role == Role.REVIEWER and policy_of(task).training_required and not is_trained(user, domain)
+    return untrained_words(domain) if lacks else ""
 
 
 def _is_prefetch(request: UserRequest) -> bool:
@@ -69,6 +81,7 @@ def queue_extras(request: UserRequest, task: Any, rows: Any) -> Mapping[str, obj
         "withheld": guard.withheld_among(task, [row.instruction for row in rows], request.user),
         "review_pause": guard.pause_of(task, request.user) if is_reviewer else None,
         "notice_due": is_reviewer and notice_is_due(request.user),
+        "untrained": untrained(task, request.user, request.user.domain),
     }
 
 
@@ -79,15 +92,16 @@ def pause_before(
 
     The page sends the same form again with one field more, so that nothing typed is lost.
     """
-    if sent["version"] != instruction.version or not instruction.is_open:
-        return None
     if wording_withheld(request, instruction) and kind != DecisionKind.DEFER:
         messages.info(request, _("Say first what the evidence shows; the wording appears then."))
         card = reverse("instruction-detail", args=[instruction.task.slug, instruction.number])
         return redirect(f"{card}?{view.query}")
-    if kind not in _JUDGING:
-        return None
     policy = policy_of(instruction.task)
+    notice = _notice_before(request, instruction, view, policy, sent)
+    if notice is not None or kind not in _JUDGING:
+        return notice
+    if sent["version"] != instruction.version or not instruction.is_open:
+        return None
     revision = instruction.current_revision
     assert revision is not None
     asks_sure = False
@@ -104,6 +118,23 @@ def pause_before(
     if kind == DecisionKind.APPROVE and drawn and place is not None:
         attention.convinced_by(instruction=instruction, user=request.user, place=place)
     return None
+
+
+def _notice_before(
+    request: UserRequest, instruction: Instruction, view: ReviewFilter, policy: ReviewPolicy, sent: Mapping[str, Any]
+) -> HttpResponse | None:
+    """The notice on habit before the first decision of a quarter, with the decision to be sent again beneath it."""
+    if not policy.notice_first or not notice_is_due(request.user):
+        return None
+    if "notice" in request.POST:
+        notice_acknowledge(user=request.user)
+        return None
+    context = {"task": instruction.task, "instruction": instruction, "view": view, "url": request.path}
+    context["sent"] = {name: "" if value is None else value for name, value in sent.items()}
+    template = "rules/review_notice_step.html#step" if request.htmx else "rules/review_notice_step.html"
+    response = render(request, template, context)
+    response["HX-Push-Url"] = "false"
+    return response
 
 
 def _convincing(sent: str) -> int | None:

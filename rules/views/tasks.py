@@ -20,7 +20,7 @@ PER_PAGE = 25
 @roles_required()
 @require_GET
 def home(request: UserRequest) -> HttpResponse:
-    page = Paginator(selectors.task_list(), PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(selectors.task_list(request.user), PER_PAGE).get_page(request.GET.get("page"))
     return render(request, "rules/home.html", {"page": page})
 
 
@@ -28,7 +28,8 @@ def home(request: UserRequest) -> HttpResponse:
 @require_GET
 def overview(request: UserRequest, slug: str) -> HttpResponse:
     task = selectors.task_get(slug)
-    return render(request, "rules/task_overview.html", {"task": task, "overview": selectors.task_overview(task)})
+    context = {"task": task, "overview": selectors.task_overview(task, request.user)}
+    return render(request, "rules/task_overview.html", context)
 
 
 @roles_required(Role.ADMIN)

@@ -15,21 +15,35 @@ from pld_app.errors import NotAllowed
 from pld_app.models import User
 from rules.exceptions import InvalidTransition
 from rules.models import (
+    Cluster,
     Conflict,
     ConflictExample,
+    ConflictJudgement,
     ConflictKind,
     Instruction,
     InstructionOrigin,
+    JudgementContext,
     MatchKind,
     MicroRule,
     MiningRun,
     RunMatch,
+    SimilarRule,
     Suspect,
     Task,
 )
+from rules.services.attention import evidence_judge, insight_open
 from rules.services.changes import change_dismiss
-from tests.factories import audit_actions, make_change, make_instruction, make_trace
-from tests.review.conftest import approve, edit, reject, reopen
+from tests.factories import (
+    audit_actions,
+    make_call,
+    make_change,
+    make_endpoint,
+    make_evidence,
+    make_instruction,
+    make_policy,
+    make_trace,
+)
+from tests.review.conftest import approve, edit, reject, reopen, undo
 
 type ClientOf = Callable[[User], Client]
 
@@ -58,6 +72,11 @@ def make_conflict(run: MiningRun, kind: ConflictKind = ConflictKind.CONFLICT, st
     return conflict
 
 
+def look(instruction: Instruction, user: User) -> None:
+    """As somebody who opened the figures of a card."""
+    insight_open(instruction=instruction, user=user)
+
+
 def page_of(client: Client, name: str, *args: object, query: str = "") -> str:
     response: Any = client.get(reverse(name, args=["nda", *args]) + (f"?{query}" if query else ""))
     assert response.status_code == 200, response.status_code
@@ -76,6 +95,10 @@ def queries_of(client: Client, url: str) -> int:
 
 def test_both_cards_show_the_other_text_the_counts_and_both_traces(task: Task, ana: User, client_of: ClientOf) -> None:
     conflict = make_conflict(make_run(task))
+    for one in (conflict.first, conflict.second):
+        assert "pairs of traces state" not in page_of(client_of(ana), "instruction-detail", one.number)
+    for one in (conflict.first, conflict.second):
+        look(one, ana)
     for own, other in ((conflict.first, conflict.second), (conflict.second, conflict.first)):
         page = page_of(client_of(ana), "instruction-detail", own.number)
         assert f"Instruction {other.number}, same condition, different label" in page
@@ -223,6 +246,7 @@ def test_the_card_says_what_became_of_the_evidence(
     match = RunMatch.objects.create(
         run=run, instruction=instruction, kind=kind, traces_before=6, traces_after=9, shared=5
     )
+    look(instruction, ana)
     assert words in page_of(client_of(ana), "instruction-detail", instruction.number)
     RunMatch.objects.filter(pk=match.pk).update(kind="unchanged")
     assert "Mining run 1:" not in page_of(client_of(ana), "instruction-detail", instruction.number)
@@ -298,3 +322,129 @@ def test_text_of_a_conflict_is_shown_as_text(task: Task, ana: User, client_of: C
         answer: Any = client_of(ana).get(reverse(name, args=["nda", *args]))
         assert "<script>alert" not in answer.content.decode()
         assert "U+202E" in answer.content.decode()
+
+
+# Before a first judgement: what the card holds back, no other page shows.
+
+
+class TestBeforeAJudgement:
+    """The figures of both, and the wording of cards whose evidence comes first, on every page that speaks of them."""
+
+    @pytest.fixture
+    def conflict(self, task: Task) -> Conflict:
+        made = make_conflict(make_run(task), strength=0.37)
+        Instruction.objects.update(support=7654)
+        call = make_call(make_endpoint("http://127.0.0.1:9/v1"))
+        ConflictJudgement.objects.create(
+            conflict=made,
+            relation="contradicts",
+            reason="They cannot both be so.",
+            teacher="T-1",
+            call=call,
+            first_sha256="0" * 64,
+            second_sha256="0" * 64,
+        )
+        for row in (made.first, made.second):
+            RunMatch.objects.create(
+                run=made.run, instruction=row, kind="evidence", traces_before=1111, traces_after=2222, shared=3333
+            )
+        return made
+
+    def pages(self, client: Client, conflict: Conflict) -> dict[str, str]:
+        card = page_of(client, "instruction-detail", conflict.first.number)
+        return {
+            "list": page_of(client, "conflict-list"),
+            "changes": page_of(client, "mining-changes", conflict.run.pk, query="kind=evidence"),
+            # Among how many traces nothing was found that contradicts it is said to everybody.
+            "card": re.sub(r"None found in \d+ traces", "", card),
+        }
+
+    FIGURES = ("7654 traces", "0.37", "4 pairs of traces", "They cannot both be so.", "1,111", "2,222", "3,333")
+
+    def test_no_figure_and_no_opinion_until_the_cards_are_opened(
+        self, conflict: Conflict, ana: User, abe: User, client_of: ClientOf
+    ) -> None:
+        client = client_of(ana)
+        for name, page in self.pages(client, conflict).items():
+            assert [figure for figure in self.FIGURES if figure in page] == [], name
+        look(conflict.first, ana)
+        for name, page in self.pages(client, conflict).items():
+            # The pair is about both, and one of them is still to be judged.
+            assert "4 pairs of traces" not in page, name
+            assert "They cannot both be so." not in page, name
+        look(conflict.second, ana)
+        pages = self.pages(client, conflict)
+        assert [figure for figure in self.FIGURES[:4] if figure not in pages["list"]] == []
+        assert [figure for figure in self.FIGURES[4:] if figure not in pages["changes"]] == []
+        assert [figure for figure in self.FIGURES[3:] if figure not in pages["card"]] == []
+        assert [
+            figure for figure in self.FIGURES[:4] if figure not in self.pages(client_of(abe), conflict)["list"]
+        ] == []
+
+    def test_no_word_of_a_rule_whose_evidence_comes_first(
+        self, task: Task, conflict: Conflict, ana: User, abe: User, client_of: ClientOf
+    ) -> None:
+        make_policy(task, blind_first=True, blind_percent=100)
+        trace = make_trace(task, label="Breach", input={"clause": "Copies are kept.", "question": "?"})
+        make_evidence(conflict.first, trace)
+        cluster = Cluster.objects.create(run=conflict.run, number=1, topic=1, terms="copies", label="Breach", size=1)
+        MicroRule.objects.create(run=conflict.run, trace=trace, cluster=cluster, origin="imported", text="x")
+        Instruction.objects.filter(pk=conflict.first.pk).update(cluster=cluster)
+        SimilarRule.objects.create(
+            instruction=conflict.second, other=conflict.first, rank=1, similarity=0.8, kind="contradicts"
+        )
+        client = client_of(ana)
+        evidence_judge(instruction=conflict.second, user=ana, supports=True)
+        words = "then label Compliant."
+        assert conflict.first.label == "Compliant"
+        for name, args, query in (
+            ("conflict-list", (), ""),
+            ("mining-changes", (conflict.run.pk,), "kind=evidence"),
+            ("instruction-detail", (conflict.first.number,), ""),
+            ("instruction-detail", (conflict.second.number,), ""),
+            ("review-queue", (), "domain=all"),
+        ):
+            page = page_of(client, name, *args, query=query).replace(SPOKEN.format("Compliant"), "")
+            assert words not in page, (name, args)
+        traces: Any = client.get(reverse("instruction-traces", args=["nda", conflict.first.number]))
+        assert "<mark>" not in traces.content.decode()
+        stale: Any = client.post(
+            reverse("instruction-approve", args=["nda", conflict.first.number]), {"version": 99}, follow=True
+        )
+        assert words not in stale.content.decode().replace(SPOKEN.format("Compliant"), "")
+        assert words in page_of(client_of(abe), "conflict-list")
+        evidence_judge(instruction=conflict.first, user=ana, supports=True)
+        assert words in page_of(client, "mining-changes", conflict.run.pk, query="kind=evidence")
+
+    def test_the_lists_cost_the_same_for_1_and_10_rows_with_the_guard(
+        self, task: Task, conflict: Conflict, ana: User, client_of: ClientOf
+    ) -> None:
+        make_policy(task, blind_first=True, blind_percent=50)
+        client = client_of(ana)
+        urls = [reverse("conflict-list", args=["nda"]), reverse("mining-changes", args=["nda", conflict.run.pk])]
+        first = [queries_of(client, url) for url in urls]
+        for _number in range(9):
+            make_conflict(conflict.run)
+        assert [queries_of(client, url) for url in urls] == first
+
+    def test_after_a_judgement_the_card_is_open_and_a_second_one_is_known_to_come_after(
+        self, task: Task, ana: User, client_of: ClientOf
+    ) -> None:
+        make_policy(task, double_percent=100)
+        one = make_instruction(task, support=7654)
+        client, url = client_of(ana), reverse("instruction-detail", args=["nda", one.number])
+        assert "7,654" not in page_of(client, "instruction-detail", one.number)
+        approve(one, ana)
+        assert JudgementContext.objects.get().seen_before is False
+        assert "7,654" in page_of(client, "instruction-detail", one.number)
+        assert client.get(url).status_code == 200
+        undo(one, ana)
+        reject(one, ana, reason="unclear")
+        assert JudgementContext.objects.order_by("-event_id")[0].seen_before is True
+
+    def test_the_number_of_members_is_a_figure_wherever_it_stands(
+        self, task: Task, ana: User, abe: User, client_of: ClientOf
+    ) -> None:
+        one = make_instruction(task, provenance={"members": 4567, "topic": 3})
+        assert "4567" not in page_of(client_of(ana), "instruction-detail", one.number)
+        assert "4567" in page_of(client_of(abe), "instruction-detail", one.number)

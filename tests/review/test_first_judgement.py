@@ -1,5 +1,6 @@
 """What a card holds back before a first judgement, what is kept of it, and what a hasty decision is asked."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -284,6 +285,50 @@ class TestPausesAndNotices:
         notice_acknowledge(user=other)
         with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
             BiasNotice.objects.update(quarter="2020Q1")
+
+    @pytest.mark.parametrize(
+        ("name", "more"),
+        [
+            ("instruction-approve", {}),
+            ("instruction-reject", {"reason": "unclear", "note": "as agreed"}),
+            ("instruction-edit", {"text": f"{RULE}\nOn two lines."}),
+            ("instruction-defer", {"note": "as agreed"}),
+        ],
+    )
+    def test_it_is_asked_before_the_first_decision_which_then_goes_through(
+        self, task: Task, instruction: Instruction, ana: User, client_of: ClientOf, name: str, more: dict[str, str]
+    ) -> None:
+        make_policy(task, notice_first=True)
+        client = client_of(ana)
+        asked = post(client, name, instruction, **more)
+        assert asked.status_code == 200
+        assert "how a mined rule misleads" in words(asked)
+        for value in more.values():
+            assert value.split("\n", maxsplit=1)[0] in words(asked)
+        instruction.refresh_from_db()
+        assert (instruction.version, BiasNotice.objects.count()) == (1, 0)
+        form = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', asked.content.decode())
+        sent = client.post(url(name), {**dict(form), "notice": "read"})
+        assert sent.status_code == 302
+        instruction.refresh_from_db()
+        assert (instruction.version, BiasNotice.objects.count()) == (2, 1)
+        if "text" in more:
+            assert text_row(instruction).text == more["text"]
+
+    def test_the_database_takes_no_decision_before_it(
+        self, task: Task, instruction: Instruction, ana: User, ben: User
+    ) -> None:
+        make_policy(task, notice_first=True)
+        with pytest.raises(NotAllowed, match="Read the notice"):
+            approve(instruction, ana)
+        with pytest.raises(IntegrityError, match="pld: the notice on habit"), transaction.atomic():
+            approve_directly(instruction, ana)
+        instruction.refresh_from_db()
+        notice_acknowledge(user=ana)
+        with pytest.raises(IntegrityError, match="pld: the notice on habit"), transaction.atomic():
+            approve_directly(instruction, ben)
+        instruction.refresh_from_db()
+        approve(instruction, ana)
 
     def test_time_in_view_is_never_more_than_has_passed(
         self, instruction: Instruction, ana: User, client_of: ClientOf

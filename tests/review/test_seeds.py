@@ -110,6 +110,9 @@ class TestMaking:
             with pytest.raises(InvalidInput, match="does not apply"):
                 seed_make(task=task, admin=ada, source_number=source.number, kind=kind)
         approve_directly(source, ana)
+        with pytest.raises(InvalidInput, match="does not apply"):
+            seed_make(task=task, admin=ada, source_number=source.number, kind=SeedKind.CONTRADICTING)
+        make_instruction(task, "If copies leave the house, then label Breach.", label="Breach", topic="copies")
         made = {kind: seed_make(task=task, admin=ada, source_number=1, kind=kind) for kind in SeedKind}
         assert text_of(made[SeedKind.GOOD]) == TEXT
         assert made[SeedKind.GOOD].expected == "approve"
@@ -181,10 +184,13 @@ class TestNothingTellsThem:
         undo(seed.instruction, ana)
         reject(seed.instruction, ana, reason="unclear")
 
-    def test_they_are_in_no_count(self, task: Task, source: Instruction, seed: Seed, ana: User) -> None:
-        assert review_counts(task).open == 1
-        assert task_list().get(pk=task.pk).open_count == 1  # type: ignore[attr-defined]
-        assert queue_counts(task, ReviewFilter(), ana).total == 1
+    def test_they_count_for_who_must_not_know_them_alone(
+        self, task: Task, source: Instruction, seed: Seed, ana: User, ada: User
+    ) -> None:
+        for person, count in ((ada, 1), (ana, 2)):
+            assert review_counts(task, person).open == count
+            assert task_list(person).get(pk=task.pk).open_count == count  # type: ignore[attr-defined]
+            assert queue_counts(task, ReviewFilter(), person).total == count
 
     def test_a_run_that_lists_its_source_lists_it(self, task: Task, source: Instruction, ada: User) -> None:
         run = MiningRun.objects.create(task=task, number=1, state=RunState.SUCCEEDED)

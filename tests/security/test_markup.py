@@ -1,6 +1,7 @@
 """Hostile text in every field that can carry it: every page shows it as text, and no header breaks."""
 
 from collections.abc import Callable
+from datetime import date
 from html.parser import HTMLParser
 from typing import Any
 
@@ -37,10 +38,12 @@ from rules.services.bundle_requests import bundle_failed, bundle_request
 from rules.services.comments import comment_answer, comment_resolve, comment_write
 from rules.services.gates import gates_decide, gates_propose
 from rules.services.mining import mining_run_create
+from rules.services.oversight import report_make
 from rules.services.review import instruction_edit, instruction_reject
 from rules.services.saved_views import saved_view_save
 from rules.services.stopping import stop_make
 from rules.services.tags import batch_tag
+from rules.services.training import training_grant
 from rules.services.webhooks import webhook_create
 from rules.services.withdrawing import ruleset_withdraw
 from tests.evaluation.scene import finished_directly, make_run, measured_directly
@@ -166,7 +169,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     ruleset_withdraw(ruleset_id=withdrawn.pk, actor=sam, reason=HOSTILE[:300], proof=make_proof(sam))
     stop_make(task=task, actor=sue, reason=HOSTILE[:300], instruction_id=card.pk)
     steps.schedule(release, sam, reason=HOSTILE[:300])
-    webhook_create(task=task, name=SHORT, url=f"https://student.example/{SHORT}", secret_env="PLD_WEBHOOK_X", actor=ada)
+    _kept_by_admins(task, ana, ada)
     for person in (ana, sam, ada):
         Authenticator().enrolled(person, SHORT)
         hostile_parts = {"by": HOSTILE, "what": HOSTILE, "name": HOSTILE, "until": HOSTILE}
@@ -226,6 +229,14 @@ def _gates(task: Task, dataset_sha256: str, ada: User, sam: User) -> None:
     policy = gates_propose(task=task, actor=ada, proof=make_proof(ada), **points)
     gates_decide(policy_id=policy.pk, actor=sam, verdict="confirmed", proof=make_proof(sam))
     gates_propose(task=task, actor=ada, proof=make_proof(ada), max_prompt_tokens=9, **points)
+
+
+def _kept_by_admins(task: Task, reviewer: User, admin: User) -> None:
+    """A webhook, a month's report and a training record."""
+    address = "https://student.example/" + SHORT
+    webhook_create(task=task, name=SHORT, url=address, secret_env="PLD_WEBHOOK_X", actor=admin)
+    report_make(task_id=task.pk, month=date(2026, 3, 1))
+    training_grant(person=reviewer, domain="legal", expires_on=date(2099, 1, 1), note=HOSTILE[:300], admin=admin)
 
 
 def _evaluation_objects(run: EvaluationRun, ada: User, sam: User) -> dict[str, int]:
@@ -288,6 +299,9 @@ PAGES = [
     "/tasks/nda/review/conflicts/",
     "/tasks/nda/review/policy/",
     "/tasks/nda/review/quality/",
+    "/tasks/nda/review/oversight/",
+    "/tasks/nda/review/oversight/2026-03/",
+    "/training/",
     "/tasks/nda/review/session/",
     "/tasks/nda/review/seeds/",
     "/tasks/nda/review/",
@@ -437,6 +451,7 @@ def test_downloads_are_named_by_us_and_never_shown_as_pages(
         "/audit/export.json",
         "/tasks/nda/imports/{import}/rejects.csv",
         "/tasks/nda/review/quality.csv",
+        "/tasks/nda/review/oversight/2026-03.csv",
         "/tasks/nda/rulesets/{frozen}/export.json",
         "/tasks/nda/rulesets/{frozen}/export.csv",
         "/tasks/nda/rulesets/{frozen}/export.txt",
