@@ -1,4 +1,4 @@
-"""`manage.py demo_seed`: accounts, the sample task, its traces, a mining run and a baseline, for `./dev demo` alone."""
+"""`manage.py demo_seed`: accounts, the sample task mined and half reviewed, and a baseline, for `./dev demo` alone."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from django.core.files.base import ContentFile
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from evaluation.management.demo_review import demo_review
 from evaluation.models import PromptKind
 from evaluation.services.runs import evaluation_run_create
 from pld_app.accounts import account_create
@@ -22,6 +23,7 @@ from rules.models import Split, Task, TraceImport
 from rules.schemas import MiningParameters
 from rules.services.imports import JOB_KIND as IMPORT_JOB
 from rules.services.imports import import_create
+from rules.services.mining import JOB_KIND as MINING_JOB
 from rules.services.mining import mining_run_create
 from rules.services.tasks import task_save
 
@@ -130,13 +132,15 @@ def _task_make(admin: User, student: ModelEndpoint) -> Task:
 
 
 def _work_start(task: Task, admin: User) -> None:
-    """Import at once, so that mining and the baseline find the traces; their jobs wait for the worker."""
+    """Import, mine and review at once, so that there is something to see; the baseline waits for the worker."""
     if not TraceImport.objects.filter(task=task).exists():
         sample = ContentFile((SAMPLE / "traces.jsonl").read_bytes(), name="traces.jsonl")
         made = import_create(task=task, upload=sample, file_name="traces.jsonl", user=admin)
         job_execute(job_id=Job.objects.get(kind=IMPORT_JOB, subject_id=made.pk).pk)
     if not task.mining_runs.exists():
-        mining_run_create(task=task, user=admin, parameters=MiningParameters())
+        run = mining_run_create(task=task, user=admin, parameters=MiningParameters())
+        job_execute(job_id=Job.objects.get(kind=MINING_JOB, subject_id=run.pk).pk)
+    demo_review(task, admin)
     if not task.evaluation_runs.exists() and task.student is not None:
         evaluation_run_create(
             task=task, user=admin, kind=PromptKind.ZERO_SHOT, student=task.student, split=Split.VALIDATION
