@@ -23,10 +23,11 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from playwright.sync_api import Page
 
+from evaluation.management.demo_review import demo_review
 from evaluation.models import PromptKind
 from evaluation.services.runs import evaluation_run_create
 from pld_app.jobs import job_execute
-from pld_app.models import Job, ModelEndpoint, Role, User
+from pld_app.models import Domain, Job, ModelEndpoint, Role, User
 from rules.models import ChannelName, Instruction, Meaning, ReasonCode, Release, Ruleset, Split, Task
 from rules.schemas import MiningParameters
 from rules.services.imports import import_create
@@ -67,6 +68,10 @@ def test_take_pictures(person: Callable[..., Person]) -> None:
     take(person("sofia"), "ruleset", f"{base}/rulesets/{release.ruleset.number}/")
     take(person("ada"), "evaluation", f"{base}/evaluation/{run}/")
     take(person("abel"), "audit", "/audit/")
+    make_user("theo", Role.REVIEWER, Domain.LEGAL)
+    begun = mined_task(ada, None, slug="begun")
+    demo_review(begun, ada)
+    take(person("abel"), "dashboard", f"/tasks/{begun.slug}/review/quality/")
 
 
 @contextmanager
@@ -103,8 +108,8 @@ def work_waiting_jobs() -> None:
         job_execute(job_id=job.pk)
 
 
-def mined_task(ada: User, student: ModelEndpoint) -> Task:
-    task = make_task(**json.loads((SAMPLE / "task.json").read_text()), student=student)
+def mined_task(ada: User, student: ModelEndpoint | None, **fields: str) -> Task:
+    task = make_task(**(json.loads((SAMPLE / "task.json").read_text()) | fields), student=student)
     traces = ContentFile((SAMPLE / "traces.jsonl").read_bytes(), name="traces.jsonl")
     import_create(task=task, upload=traces, file_name="traces.jsonl", user=ada)
     work_waiting_jobs()
