@@ -8,6 +8,7 @@ class EvaluationConfig(AppConfig):
     def ready(self) -> None:
         from evaluation.selectors import gates  # noqa: PLC0415  # models are loaded only now
         from evaluation.selectors.datasets import newest_sha256  # noqa: PLC0415
+        from evaluation.selectors.loops import instruction_cases  # noqa: PLC0415
         from evaluation.selectors.sign_off import ruleset_figures  # noqa: PLC0415
         from evaluation.services import (  # noqa: PLC0415
             ablation_execution,
@@ -15,6 +16,8 @@ class EvaluationConfig(AppConfig):
             datasets,
             execution,
             judging,
+            loops,
+            resolution,
         )
         from pld_app.jobs import job_handler  # noqa: PLC0415
         from rules import hooks  # noqa: PLC0415
@@ -23,6 +26,7 @@ class EvaluationConfig(AppConfig):
             "evaluation",
             figures=ruleset_figures,
             dataset=newest_sha256,
+            cases=instruction_cases,
             verdicts=gates.ruleset_verdicts,
             offers=gates.datasets_for_gates,
             changes=gates.changes_since,
@@ -37,3 +41,4 @@ class EvaluationConfig(AppConfig):
         job_handler(datasets.READ_JOB, run=datasets.dataset_read, on_dead=datasets.dataset_read_failed)
         job_handler(datasets.CHECK_JOB, run=dataset_check.dataset_check, on_dead=dataset_check.dataset_check_failed)
         job_handler(judging.JOB_KIND, run=judging.judge_execute, on_dead=judging.judge_failed)
+        job_handler(loops.JOB_KIND, run=resolution.loop_execute, on_dead=resolution.loop_failed)

@@ -22,6 +22,7 @@ _LINE_HEIGHT = 200
 _LINE_STEP = 96
 _LINE_WIDTH_LEAST = 320
 _CAP = 4
+_LEVEL_NAMES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,22 @@ class LinePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """A value that the points are compared with, drawn as a level across the picture."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnLevel:
+    y: int
+    text_y: int
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class DrawnPoint:
     x: int
     y: int
@@ -161,18 +178,21 @@ class LinesFigure:
     points: tuple[DrawnPoint, ...]
     path: str
     level: str
+    levels: tuple[DrawnLevel, ...] = ()
 
 
-def lines_figure(points: Sequence[LinePoint], *, figure_id: str) -> LinesFigure:
-    """Lay out points at equal distances. ValueError without points."""
+def lines_figure(points: Sequence[LinePoint], *, figure_id: str, levels: Sequence[Level] = ()) -> LinesFigure:
+    """Lay out points at equal distances, and levels beside which they stand. ValueError without points."""
     if not points:
         raise ValueError("A line needs at least one point.")
     drawn = tuple(_drawn(n, point) for n, point in enumerate(points))
     right = max(_LINE_LEFT + _LINE_STEP * len(points), _LINE_WIDTH_LEAST)
+    # Names of levels stand right of the points.
+    width = right + _MARGIN + (_LEVEL_NAMES if levels else 0)
     joined = "L".join(f"{point.x} {point.y}" for point in drawn)
     return LinesFigure(
         id=figure_id,
-        width=right + _MARGIN,
+        width=width,
         height=_LINE_TOP + _LINE_HEIGHT + 28,
         left=_LINE_LEFT,
         right=right,
@@ -180,7 +200,18 @@ def lines_figure(points: Sequence[LinePoint], *, figure_id: str) -> LinesFigure:
         points=drawn,
         path=f"M{joined}" if len(points) > 1 else "",
         level=f"{points[0].interval.level:.0%}",
+        levels=_levels(levels),
     )
+
+
+def _levels(levels: Sequence[Level]) -> tuple[DrawnLevel, ...]:
+    """From the highest down; names that would stand in each other are moved apart."""
+    drawn: list[DrawnLevel] = []
+    for one in sorted(levels, key=lambda level: -level.value):
+        y = _y(one.value)
+        text_y = max(y - 4, drawn[-1].text_y + 13 if drawn else 0)
+        drawn.append(DrawnLevel(y, text_y, one.name, f"{one.value:.2f}"))
+    return tuple(drawn)
 
 
 def _drawn(place: int, point: LinePoint) -> DrawnPoint:

@@ -1,7 +1,7 @@
 from django.urls import include, path
 
 from evaluation.api import api
-from evaluation.views import ablations, datasets, drift, groups, runs
+from evaluation.views import ablations, datasets, drift, groups, loops, runs
 
 _pages = [
     path("", runs.evaluation_list, name="evaluation-list"),
@@ -23,6 +23,13 @@ _pages = [
     path("ablations/<int:number>/cancel/", ablations.ablation_cancel, name="evaluation-ablation-cancel"),
     path("ablations/<int:number>/raise/", ablations.ablation_raise, name="evaluation-ablation-raise"),
     path("ablations/<int:number>/export.<str:kind>", ablations.ablation_export, name="evaluation-ablation-export"),
+    path("loops/", loops.loop_list, name="evaluation-loops"),
+    path("loops/new/", loops.loop_new, name="evaluation-loop-new"),
+    path("loops/<int:number>/", loops.loop_detail, name="evaluation-loop"),
+    path("loops/<int:number>/next/", loops.loop_next, name="evaluation-loop-next"),
+    path("loops/<int:number>/cancel/", loops.loop_cancel, name="evaluation-loop-cancel"),
+    path("loops/<int:number>/budget/", loops.loop_budget, name="evaluation-loop-budget"),
+    path("loops/<int:number>/groups/<int:pk>/", loops.loop_group, name="evaluation-loop-group"),
     path("template/", datasets.input_template, name="evaluation-template"),
     path("template/save/", datasets.input_template_new, name="evaluation-template-save"),
     path("<int:number>/", runs.evaluation_detail, name="evaluation-detail"),

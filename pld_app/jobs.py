@@ -123,6 +123,16 @@ def job_enqueue(
     return job
 
 
+def job_restart(*, kind: str, subject_id: int, created_by: User | None = None) -> Job:
+    """A job for each time a subject was let go on. Earlier ones are over, even if their worker has not said so yet."""
+    jobs = Job.objects.filter(kind=kind, subject_id=subject_id)
+    over = {"state": JobState.DONE, "lease_token": None, "lease_until": None, "finished_at": timezone.now()}
+    jobs.filter(state__in=[JobState.QUEUED, JobState.RUNNING]).update(**over)
+    count = jobs.count()
+    key = f"{kind}:{subject_id}" + (f":{count}" if count else "")
+    return job_enqueue(kind=kind, subject_id=subject_id, key=key, created_by=created_by)
+
+
 def hint_send(job_id: int) -> None:
     """Tell a worker. A broker that is away is only logged: the sweeper sends again."""
     from pld_app.tasks import job_execute  # noqa: PLC0415  # tasks import this module

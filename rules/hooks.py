@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from django.utils.functional import Promise
 
 if TYPE_CHECKING:
-    from rules.models import Release, Ruleset, Task
+    from rules.models import Instruction, Release, Ruleset, Task
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,37 @@ class Change:
     url: str
 
 
+@dataclass(frozen=True)
+class Case:
+    """A measured example beside a rule; `inputs` are (field, text), untrusted. `said` empty: no usable answer."""
+
+    name: str
+    inputs: tuple[tuple[str, str], ...]
+    gold: str
+    said: str
+    is_right: bool
+    why: str
+    is_cited: bool
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """What a student did by one instruction: `source` names prompt, student, split and n, `url` leads to all cases."""
+
+    title: str
+    source: str
+    url: str
+    cases: tuple[Case, ...]
+    is_of_present_text: bool
+
+
 type Figures = Callable[["Ruleset"], Iterable[Figure]]
 type Verdicts = Callable[["Ruleset"], Iterable[Verdict]]
 type Objections = Callable[["Release"], Iterable[str]]
 type DatasetNow = Callable[["Task"], str | None]
 type Offers = Callable[["Task"], Iterable[DatasetOffer]]
 type ChangesSince = Callable[["Ruleset", datetime], Iterable[Change]]
+type Cases = Callable[["Instruction"], CaseSet | None]
 
 _figures: dict[str, Figures] = {}
 _verdicts: dict[str, Verdicts] = {}
@@ -89,6 +114,7 @@ _objections: dict[str, Objections] = {}
 _datasets: dict[str, DatasetNow] = {}
 _offers: dict[str, Offers] = {}
 _changes: dict[str, ChangesSince] = {}
+_cases: dict[str, Cases] = {}
 
 
 def register(
@@ -100,6 +126,7 @@ def register(
     dataset: DatasetNow | None = None,
     offers: Offers | None = None,
     changes: ChangesSince | None = None,
+    cases: Cases | None = None,
 ) -> None:
     """Register what `name` can say; the same name again replaces it. Called from an app's `ready`.
 
@@ -119,6 +146,8 @@ def register(
         _offers[name] = offers
     if changes is not None:
         _changes[name] = changes
+    if cases is not None:
+        _cases[name] = cases
 
 
 @dataclass(frozen=True)
@@ -154,3 +183,8 @@ def datasets_offered(task: "Task") -> list[DatasetOffer]:
 def evidence_changes(ruleset: "Ruleset", since: datetime) -> list[Change]:
     """What changed since `since`, oldest first."""
     return sorted((one for ask in _changes.values() for one in ask(ruleset, since)), key=lambda one: one.at)
+
+
+def instruction_cases(instruction: "Instruction") -> list[CaseSet]:
+    """What students got wrong and right by this instruction, for its card."""
+    return [found for ask in _cases.values() if (found := ask(instruction)) is not None]

@@ -24,7 +24,7 @@ from pld_app.factors import totp_begin
 from pld_app.models import AuditEvent, Domain, Role, User
 from pld_app.role_grants import role_request
 from pld_app.views.security import UNLOCKED
-from rules.models import PauseReason, SeedKind, Task, TraceImport
+from rules.models import Instruction, PauseReason, Ruleset, SeedKind, Task, TraceImport
 from rules.schemas import MiningParameters
 from rules.selectors.review_filter import ReviewFilter
 from rules.services.attention import pause_open
@@ -40,6 +40,7 @@ from rules.services.stopping import stop_make
 from rules.services.tokens import token_create
 from rules.services.training import training_grant
 from rules.services.webhooks import webhook_create
+from tests.evaluation.loops import answer_all, make_group, make_loop, make_proposal, make_round, propose
 from tests.evaluation.scene import finished_directly, make_run, measured_directly
 from tests.factories import (
     make_call,
@@ -178,6 +179,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "instruction-reopen": {"POST": REVIEWER},
     "instruction-undo": {"POST": REVIEWER},
     "instruction-change-dismiss": {"POST": REVIEWER},
+    "instruction-proposal-dismiss": {"POST": REVIEWER},
     "ruleset-list": {"GET": ALL},
     "ruleset-compare": {"GET": ALL},
     "ruleset-compare-export": {"GET": EXPORTERS},
@@ -274,6 +276,13 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "evaluation-datasets": {"GET": ALL},
     "evaluation-dataset-new": {"GET": ADMIN, "POST": ADMIN},
     "evaluation-dataset": {"GET": ALL},
+    "evaluation-loops": {"GET": ALL},
+    "evaluation-loop-new": {"GET": ADMIN, "POST": ADMIN},
+    "evaluation-loop": {"GET": ALL},
+    "evaluation-loop-next": {"POST": ADMIN},
+    "evaluation-loop-cancel": {"POST": ADMIN},
+    "evaluation-loop-budget": {"POST": ADMIN},
+    "evaluation-loop-group": {"GET": ALL, "POST": REVIEWER},
     "evaluation-template": {"GET": ALL},
     "evaluation-template-save": {"POST": ADMIN},
 }
@@ -387,9 +396,17 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     assert batch
     report = report_make(task_id=task.pk, month=date(2026, 3, 1))
     trained = training_grant(person=ana, domain="legal", expires_on=date(2099, 1, 1), note="Course 1.", admin=ada)
+    loop, group, proposal = _loop(task, draft, instruction)
     arguments = {
         ("oversight", "month"): str(report),
         ("training", "pk"): trained.pk,
+        ("evaluation-loop", "number"): loop,
+        ("evaluation-loop-next", "number"): loop,
+        ("evaluation-loop-cancel", "number"): loop,
+        ("evaluation-loop-budget", "number"): loop,
+        ("evaluation-loop-group", "number"): loop,
+        ("evaluation-loop-group", "pk"): group,
+        ("instruction-proposal-dismiss", "pk"): proposal,
         ("control", "pk"): stop.pk,
         ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
         ("webhook", "pk"): hook.pk,
@@ -456,6 +473,17 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         session[UNLOCKED] = now().timestamp()
         session.save()
     return Scene(task, clients, arguments)
+
+
+def _loop(task: Task, draft: Ruleset, instruction: Instruction) -> tuple[int, int, int]:
+    """Number of a loop that waits for people, and keys of its one group and its proposal."""
+    run = make_run(task, seed=1)
+    answer_all(run)
+    round_ = make_round(make_loop(run, draft), run, instruction)
+    group = make_group(round_, instruction)
+    proposal = make_proposal(instruction, "If copies must be burnt or kept, then label Breach.")
+    propose(group, proposal)
+    return round_.loop.number, group.pk, proposal.pk
 
 
 def status_and_events(scene: Scene, who: str, method: str, url: str) -> tuple[Any, int]:

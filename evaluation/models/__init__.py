@@ -1,9 +1,22 @@
-"""Rows of evaluation: datasets and their examples, runs and their predictions, runs started together, ablations."""
+"""Rows of evaluation: datasets and their examples, runs and their predictions, runs started together, ablations, and
+loops of conflict resolution."""
 
 from evaluation.models.ablations import Ablation, AblationItem, AblationOrder, AblationResult
 from evaluation.models.datasets import Dataset, DatasetCheck, DatasetSource, DatasetState, Example, InputTemplate
 from evaluation.models.groups import RunGroup
 from evaluation.models.reevaluation import Cause, Reevaluation, ReevaluationPlan
+from evaluation.models.rounds import (
+    CaseBasis,
+    CaseRole,
+    GroupOutcome,
+    LoopState,
+    ResolutionCase,
+    ResolutionGroup,
+    ResolutionLoop,
+    ResolutionRound,
+    RoundState,
+    StopReason,
+)
 from evaluation.models.runs import (
     BASELINES,
     NEED_STUDENT,
@@ -22,6 +35,8 @@ __all__ = [
     "AblationItem",
     "AblationOrder",
     "AblationResult",
+    "CaseBasis",
+    "CaseRole",
     "Cause",
     "Dataset",
     "DatasetCheck",
@@ -29,11 +44,19 @@ __all__ = [
     "DatasetState",
     "EvaluationRun",
     "Example",
+    "GroupOutcome",
     "InputTemplate",
+    "LoopState",
     "Prediction",
     "PredictionOutcome",
     "PromptKind",
     "Reevaluation",
     "ReevaluationPlan",
+    "ResolutionCase",
+    "ResolutionGroup",
+    "ResolutionLoop",
+    "ResolutionRound",
+    "RoundState",
     "RunGroup",
+    "StopReason",
 ]

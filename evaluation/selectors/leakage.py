@@ -3,7 +3,7 @@
 from django.db.models import Q
 
 from evaluation.metrics import macro_f1
-from evaluation.models import EvaluationRun, Example
+from evaluation.models import EvaluationRun, Example, ResolutionRound
 from evaluation.sampling import input_hash
 from evaluation.schemas import Leakage
 from rules.models import EvidenceRole, Instruction, RulesetItem, Trace
@@ -49,6 +49,10 @@ class _Mined:
 
 def _instructions(run: EvaluationRun) -> dict[int, int]:
     """Number by key of the instructions in the run's prompt."""
+    measured = ResolutionRound.objects.filter(run=run, is_reused=False).first()
+    if measured is not None:
+        keys = [instruction for instruction, _revision in measured.items]
+        return dict(Instruction.objects.filter(pk__in=keys).values_list("pk", "number"))
     ruleset = run.ruleset_id or (run.release.ruleset_id if run.release is not None else None)
     if ruleset is None:
         return {}

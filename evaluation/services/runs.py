@@ -103,10 +103,14 @@ def run_create(
     conditions: Conditions,
     *,
     group: RunGroup | None,
+    prompt: str | None = None,
 ) -> EvaluationRun:
-    """One run, in the caller's transaction; see `evaluation_run_create`."""
+    """One run, in the caller's transaction; see `evaluation_run_create`.
+
+    `prompt` is asked with instead of the text that the choice stands for.
+    """
     require_admin(user)
-    run = run_planned(task, choice, student, conditions, group=group)
+    run = run_planned(task, choice, student, conditions, group=group, prompt=prompt)
     dataset = conditions.dataset or dataset_current(task, user)
     _dataset_check(task, dataset, conditions.split)
     template = input_template_of(task)
@@ -158,6 +162,7 @@ def run_planned(
     conditions: Conditions,
     *,
     group: RunGroup | None = None,
+    prompt: str | None = None,
 ) -> EvaluationRun:
     """The unsaved run, without dataset and few-shot prompt. Raises InvalidInput for what cannot be asked."""
     _conditions_check(choice, conditions, group)
@@ -177,7 +182,7 @@ def run_planned(
         # What is computed here comes out the same each time.
         temperature=conditions.temperature if asked else 0.0,
         repeats=conditions.repeats if asked else 1,
-        prompt=prompt_text(task, choice.kind, choice.ruleset, choice.release),
+        prompt=prompt_text(task, choice.kind, choice.ruleset, choice.release) if prompt is None else prompt,
     )
     run.student_model = asked.model if asked else _computed_by(run)
     return run

@@ -72,6 +72,7 @@ from rules.models.mining import (
 from rules.models.oversight import OversightReport
 from rules.models.policy import PolicyDecision, PolicyVerdict, RuleRead, SignOffPolicy
 from rules.models.prompt_sizes import PromptSize
+from rules.models.proposals import ProposalStage, TextProposal
 from rules.models.publishing import (
     ChannelName,
     PromptToken,
@@ -170,6 +171,7 @@ __all__ = [
     "PromptRead",
     "PromptSize",
     "PromptToken",
+    "ProposalStage",
     "Publication",
     "PublicationKind",
     "ReadingFont",
@@ -206,6 +208,7 @@ __all__ = [
     "StopSignatureKind",
     "Suspect",
     "Task",
+    "TextProposal",
     "TokenScope",
     "Trace",
     "TraceImport",

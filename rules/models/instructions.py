@@ -37,6 +37,8 @@ class InstructionOrigin(models.TextChoices):
     TEACHER = "teacher", _("Written by the teacher")
     # Extractive as well: of micro-rules that the instruction of their cluster leaves uncited.
     UNCOVERED = "uncovered", _("Draft of what was left out")
+    RESOLUTION = "resolution", _("Proposed by conflict resolution")
+    PERSON = "person", _("Written by a reviewer")
 
 
 class DecisionKind(models.TextChoices):

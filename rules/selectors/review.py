@@ -287,6 +287,8 @@ _TITLES: dict[str, tuple[str, str | Promise]] = {
 
 def _timeline_entry(event: AuditEvent) -> TimelineEntry:
     status, title = _TITLES.get(event.action, ("", event.action))
+    if event.data.get("written"):
+        title = _("Written; a second reviewer approves")
     undone = event.data.get("undone")
     if undone in DecisionKind.values:
         title = _("Undone: %(what)s") % {"what": str(DecisionKind(undone).label).lower()}

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput
-from pld_app.jobs import JobResult, Lease, PutOff, job_enqueue
+from pld_app.jobs import JobResult, Lease, PutOff, job_restart
 from pld_app.model_edge import BudgetExhausted, EndpointMisconfigured, ModelUnavailable
 from pld_app.models import Job, JobState, User
 from rules.exceptions import InvalidTransition
@@ -86,7 +86,7 @@ def mining_run_create(*, task: Task, user: User | None, parameters: MiningParame
             data["second_teacher"] = str(task.second_teacher)
         audit_record("mining.started", actor=user, subject=run, task_slug=task.slug, data=data)
         if run.state == RunState.QUEUED:
-            _job_enqueue(run, user)
+            job_restart(kind=JOB_KIND, subject_id=run.pk, created_by=user)
     return run
 
 
@@ -111,16 +111,6 @@ def _run_new(task: Task, user: User | None, parameters: MiningParameters) -> Min
     )
 
 
-def _job_enqueue(run: MiningRun, user: User | None) -> None:
-    """A job for each time the run was let go. Earlier ones are over, even if their worker has not said so yet."""
-    jobs = Job.objects.filter(kind=JOB_KIND, subject_id=run.pk)
-    over = {"state": JobState.DONE, "lease_token": None, "lease_until": None, "finished_at": timezone.now()}
-    jobs.filter(state__in=[JobState.QUEUED, JobState.RUNNING]).update(**over)
-    count = jobs.count()
-    key = f"{JOB_KIND}:{run.pk}" + (f":{count}" if count else "")
-    job_enqueue(kind=JOB_KIND, subject_id=run.pk, key=key, created_by=user)
-
-
 @transaction.atomic
 def mining_run_release(*, run_id: int, user: User, max_calls: int | None, max_cost: Decimal | None) -> MiningRun:
     """Let a run that awaits confirmation begin, or a paused one go on, within this budget (None: no limit on it).
@@ -142,7 +132,7 @@ def mining_run_release(*, run_id: int, user: User, max_calls: int | None, max_co
     data: dict[str, Json] = {"max_calls": max_calls, "max_cost": None if max_cost is None else str(max_cost)}
     data |= {"calls_used": run.calls_used, "cost_used": str(run.cost_used)}
     audit_record(action, actor=user, subject=run, task_slug=run.task.slug, data=data)
-    _job_enqueue(run, user)
+    job_restart(kind=JOB_KIND, subject_id=run.pk, created_by=user)
     return run
 
 

@@ -1,6 +1,6 @@
 """Flags on what a run wrote: they inform the reviewer and decide nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rules.mining.deidentify import FlagKind, Vocabulary, copied, injections, vocabulary
 from rules.models import MicroRule, Split, Task, Trace
@@ -43,7 +43,23 @@ def instruction_flags(
         found += _of_trace(rule, rule.flags)
     for rule in shown:
         found += _of_trace(rule, [flag for flag in rule.flags if flag["kind"] == FlagKind.INJECTION])
-    unique = {(one["kind"], one["text"], one.get("trace", "")): one for one in reversed(found)}
+    return _foremost(found)
+
+
+def proposal_flags(
+    text: str, *, inputs: Mapping[str, Mapping[str, str]], known: Vocabulary, labels: Sequence[str]
+) -> list[FlagJson]:
+    """The flags of a text that rests on examples (id to input fields), and injections in those; `where` names them."""
+    found: list[FlagJson] = [flag.as_json() for flag in injections({_THE_RULE: text})]
+    for name, fields in inputs.items():
+        parts = {f"{name}: {where}": value for where, value in fields.items()}
+        found += [flag.as_json() for flag in (*copied(text, parts, known, labels=labels), *injections(parts))]
+    return _foremost(found)
+
+
+def _foremost(found: Iterable[FlagJson]) -> list[FlagJson]:
+    """Each once, what speaks to a model or a reviewer first, hints last; at most MAX_FLAGS."""
+    unique = {(one["kind"], one["text"], one.get("trace", "")): one for one in reversed([*found])}
     ordered = sorted(unique.values(), key=lambda one: (one["kind"] != FlagKind.INJECTION, one["is_hint"]))
     return ordered[:MAX_FLAGS]
 

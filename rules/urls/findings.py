@@ -11,4 +11,9 @@ urlpatterns = [
         views.instruction_change_dismiss,
         name="instruction-change-dismiss",
     ),
+    path(
+        "review/<int:number>/proposals/<int:pk>/dismiss/",
+        views.instruction_proposal_dismiss,
+        name="instruction-proposal-dismiss",
+    ),
 ]

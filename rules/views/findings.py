@@ -10,10 +10,11 @@ from django.views.decorators.http import require_GET, require_POST
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from rules.models import ConflictKind, MatchKind, MiningRun, RunMatch
+from rules.models import ConflictKind, MatchKind, MiningRun, RunMatch, TextProposal
 from rules.selectors import findings as selectors
 from rules.selectors.tasks import task_get
 from rules.services.changes import change_dismiss
+from rules.services.proposals import proposal_dismiss
 
 
 @roles_required()
@@ -65,6 +66,15 @@ def mining_suspects(request: UserRequest, slug: str, pk: int) -> HttpResponse:
 def instruction_change_dismiss(request: UserRequest, slug: str, number: int, pk: int) -> HttpResponse:
     match = get_object_or_404(RunMatch, instruction__task__slug=slug, instruction__number=number, pk=pk)
     change_dismiss(match_id=match.pk, reviewer=request.user)
+    messages.success(request, _("Dismissed. Your text stays, and the same proposal does not come again."))
+    return redirect("instruction-detail", slug=slug, number=number)
+
+
+@roles_required(Role.REVIEWER)
+@require_POST
+def instruction_proposal_dismiss(request: UserRequest, slug: str, number: int, pk: int) -> HttpResponse:
+    proposal = get_object_or_404(TextProposal, instruction__task__slug=slug, instruction__number=number, pk=pk)
+    proposal_dismiss(proposal_id=proposal.pk, reviewer=request.user)
     messages.success(request, _("Dismissed. Your text stays, and the same proposal does not come again."))
     return redirect("instruction-detail", slug=slug, number=number)
 

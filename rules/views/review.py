@@ -16,9 +16,11 @@ from pld_app.errors import InvalidInput, WrongState
 from pld_app.models import Role
 from rules.diff import Risk, risks_digest, risky_changes
 from rules.forms.review import DecisionForm, QueueFilterForm
+from rules.hooks import instruction_cases
 from rules.models import Audience, DecisionKind, Instruction, ReasonCode, SavedView, Task
 from rules.selectors import review as selectors
-from rules.selectors.findings import change_of, conflicts_of
+from rules.selectors.findings import ChangeView, change_of, conflicts_of
+from rules.selectors.proposals import ProposalView, proposals_of
 from rules.selectors.review_filter import ReviewFilter, queue_counts, second_checks_elsewhere, topics_of
 from rules.selectors.review_hands import draft_of, hands_of
 from rules.selectors.review_order import place_of
@@ -161,7 +163,7 @@ def _risks(instruction: Instruction, text: str) -> list[Risk]:
 def _card(request: UserRequest, instruction: Instruction, refused: Refused | None = None) -> HttpResponse:
     view = view_of(request, instruction.task)
     conflicts, conflict_count = conflicts_of(instruction, request.user)
-    change = change_of(instruction, request.user)
+    change, proposals = change_of(instruction, request.user), proposals_of(instruction)
     withheld = review_extras.wording_withheld(request, instruction)
     is_reviewer = request.user.role == Role.REVIEWER
     draft = draft_of(instruction, request.user) if is_reviewer else None
@@ -178,7 +180,9 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
         "conflicts": conflicts,
         "conflict_count": conflict_count,
         "change": change,
-        "taken": change.match.proposed_text if change and _takes(request, change.match.pk) else "",
+        "proposals": proposals,
+        "cases": instruction_cases(instruction) if proposals or "cases" in request.GET else [],
+        "taken": _taken(request, change, proposals),
         "task": instruction.task,
         "instruction": instruction,
         "view": view,
@@ -209,9 +213,12 @@ def _card(request: UserRequest, instruction: Instruction, refused: Refused | Non
     return response
 
 
-def _takes(request: UserRequest, match_id: int) -> bool:
-    """Whether the person asked for the proposed text in the edit box."""
-    return request.GET.get("take") == str(match_id)
+def _taken(request: UserRequest, change: ChangeView | None, proposals: list[ProposalView]) -> str:
+    """The proposed text the person asked for in the edit box: of a mining run, or "p" and its key of a loop."""
+    wanted = request.GET.get("take", "")
+    if change is not None and wanted == str(change.match.pk):
+        return change.match.proposed_text
+    return next((one.proposal.text for one in proposals if wanted == f"p{one.proposal.pk}"), "")
 
 
 _SAID = {

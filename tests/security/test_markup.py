@@ -26,6 +26,7 @@ from rules.models import (
     Instruction,
     MicroRule,
     Release,
+    Ruleset,
     Suspect,
     Task,
     TraceImport,
@@ -46,6 +47,7 @@ from rules.services.tags import batch_tag
 from rules.services.training import training_grant
 from rules.services.webhooks import webhook_create
 from rules.services.withdrawing import ruleset_withdraw
+from tests.evaluation.loops import answer_all, make_group, make_loop, make_proposal, make_round, propose
 from tests.evaluation.scene import finished_directly, make_run, measured_directly
 from tests.factories import (
     approve_directly,
@@ -195,6 +197,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         "evaluation": evaluated.number,
         **_evaluation_objects(evaluated, ada, sam),
         "ablation": _ablation(task, release).number,
+        **_loop_objects(task, draft, second),
     }
 
 
@@ -237,6 +240,18 @@ def _kept_by_admins(task: Task, reviewer: User, admin: User) -> None:
     webhook_create(task=task, name=SHORT, url=address, secret_env="PLD_WEBHOOK_X", actor=admin)
     report_make(task_id=task.pk, month=date(2026, 3, 1))
     training_grant(person=reviewer, domain="legal", expires_on=date(2099, 1, 1), note=HOSTILE[:300], admin=admin)
+
+
+def _loop_objects(task: Task, draft: Ruleset, instruction: Instruction) -> dict[str, int]:
+    """A loop that waits for people, whose examples, reasons and proposals say hostile things."""
+    run = make_run(task, seed=1)
+    answer_all(run)
+    round_ = make_round(make_loop(run, draft, error=HOSTILE), run, instruction)
+    group = make_group(round_, instruction)
+    flags = [{"kind": "injection", "text": HOSTILE, "where": HOSTILE, "is_hint": False}]
+    proposal = make_proposal(instruction, f"{HOSTILE} proposed", reason=HOSTILE, resolver=SHORT, flags=flags)
+    propose(group, proposal, note=HOSTILE)
+    return {"loop": round_.loop.number, "group": group.pk, "proposed": instruction.number}
 
 
 def _evaluation_objects(run: EvaluationRun, ada: User, sam: User) -> dict[str, int]:
@@ -352,6 +367,11 @@ PAGES = [
     "/tasks/nda/evaluation/ablations/",
     "/tasks/nda/evaluation/ablations/new/",
     "/tasks/nda/evaluation/ablations/{ablation}/",
+    "/tasks/nda/evaluation/loops/",
+    "/tasks/nda/evaluation/loops/new/",
+    "/tasks/nda/evaluation/loops/{loop}/",
+    "/tasks/nda/evaluation/loops/{loop}/groups/{group}/",
+    "/tasks/nda/review/{proposed}/?cases=1",
     "/tasks/nda/evaluation/template/",
 ]
 
