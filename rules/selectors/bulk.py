@@ -33,7 +33,8 @@ from rules.models import (
 from rules.selectors.review_guard import evidence_is_asked, pause_of, withheld_among
 from rules.selectors.review_policy import policy_of
 
-MAX_ROWS = 200
+# A batch holds up the other writers of its task until its commit: some 21 queries for each decision.
+MAX_ROWS = 100
 MAX_APPROVED = 10
 # Beyond so many the number is typed back.
 TYPED_FROM = 20
