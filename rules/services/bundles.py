@@ -140,13 +140,16 @@ def _basis(ruleset: Ruleset, size: int) -> Iterator[SealedEvent | None]:
     manifest, tree = ruleset_manifest(ruleset), StoredTree()
     numbers = [one.number for one in manifest.instructions] if manifest else []
     ids = ruleset.task.instructions.filter(number__in=numbers).values_list("pk", flat=True)
-    values = [size, f"task:{ruleset.task.slug}", [str(pk) for pk in ids]]
+    values: list[Any] = [size, f"task:{ruleset.task.slug}", [str(pk) for pk in ids]]
     with connection.cursor() as cursor:
         cursor.execute(_BASIS, values)
         rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
     for leaf, body, index, data in rows:
-        path = None if index is None else tree.inclusion(index, size)
-        yield path and SealedEvent(leaf=bytes(leaf), body=bytes(body), index=index, path=path, data=json.loads(data))
+        if index is None:
+            yield None
+            continue
+        path = tree.inclusion(index, size)
+        yield SealedEvent(leaf=bytes(leaf), body=bytes(body), index=index, path=path, data=json.loads(data))
 
 
 def _consistency(outside: ParsedCheckpoint | None, size: int) -> tuple[int, list[bytes]] | None:
