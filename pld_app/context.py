@@ -25,6 +25,7 @@ _TOP = (
     ("audit", _("Audit log"), ("audit",), (Role.AUDITOR, Role.ADMIN)),
     ("endpoints", _("Endpoints"), ("endpoint",), (Role.AUDITOR, Role.ADMIN)),
     ("ledger", _("Ledger"), ("ledger",), (Role.AUDITOR, Role.ADMIN)),
+    ("retention", _("Retention"), ("retention",), (Role.AUDITOR, Role.ADMIN, Role.SIGNATORY)),
     ("accounts", _("Accounts"), ("account",), (Role.AUDITOR, Role.ADMIN)),
     ("system-health", _("Health"), ("system-health",), (Role.AUDITOR, Role.ADMIN)),
 )

@@ -283,6 +283,8 @@ CELERY_BEAT_SCHEDULE = {
     "follow-tasks": {"task": "evaluation.tasks.tasks_follow", "schedule": 60.0, "options": {"expires": 60}},
     # It finds what is due for itself, so the hour does not matter and a missed one loses nothing.
     "oversight": {"task": "rules.tasks.oversight_due", "schedule": 3600.0, "options": {"expires": 3600}},
+    # Asked each hour and done once a day: a beat that was away at midnight misses no day.
+    "prune": {"task": "rules.tasks.prune", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 
 LOGGING = {

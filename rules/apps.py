@@ -17,6 +17,7 @@ class RulesConfig(AppConfig):
             mining_batches,
             mining_parts,
             prompt_sizes,
+            pruning,
             scheduling,
             stopping,
             webhooks,
@@ -33,6 +34,7 @@ class RulesConfig(AppConfig):
         sizes = prompt_sizes
         job_handler(sizes.JOB_KIND, run=sizes.prompt_size_count, on_dead=sizes.prompt_size_failed)
         parts = mining_parts
+        job_handler(pruning.JOB_KIND, run=pruning.prune_run, on_dead=pruning.prune_failed)
         pages_register()
         job_handler(parts.JOB_KIND, run=parts.mining_part_execute, on_dead=parts.mining_part_failed)
         bundles = bundle_requests

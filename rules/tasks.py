@@ -4,6 +4,7 @@ from celery import shared_task
 
 from rules.selectors.training import database_today
 from rules.services.oversight import reports_make_due
+from rules.services.pruning import prune_enqueue
 from rules.services.training import training_notices_send
 
 
@@ -13,3 +14,8 @@ def oversight_due() -> None:
     today = database_today()
     reports_make_due(today=today)
     training_notices_send(today=today)
+
+
+@shared_task
+def prune() -> None:
+    prune_enqueue()

@@ -32,8 +32,10 @@ from rules.services.batches import batch_defer
 from rules.services.bundle_requests import bundle_request
 from rules.services.comments import comment_write
 from rules.services.gates import gates_propose
+from rules.services.erasing import erasure_request
 from rules.services.mining import mining_run_create
 from rules.services.oversight import report_make
+from rules.services.retention import hold_place, retention_propose
 from rules.services.saved_views import saved_view_save
 from rules.services.seeds import seed_make
 from rules.services.stopping import stop_make
@@ -130,6 +132,16 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "api-evaluation:api-root": {},
     "api-evaluation:openapi-json": dict.fromkeys(METHODS, ANYONE),
     "api:openapi-json": dict.fromkeys(METHODS, ANYONE),
+    "retention": {"GET": WATCHERS | SIGNATORY},
+    "retention-propose": {"POST": ADMIN},
+    "retention-confirm": {"POST": ADMIN | SIGNATORY},
+    "retention-refuse": {"POST": ADMIN | SIGNATORY},
+    "retention-hold-new": {"POST": ADMIN},
+    "retention-hold-release": {"POST": ADMIN | SIGNATORY},
+    "retention-erasure-new": {"GET": ADMIN, "POST": ADMIN},
+    "retention-erasure": {"GET": WATCHERS | SIGNATORY},
+    "retention-erasure-confirm": {"POST": ADMIN | SIGNATORY},
+    "retention-erasure-refuse": {"POST": ADMIN | SIGNATORY},
     "home": {"GET": ALL},
     "task-new": {"GET": ADMIN, "POST": ADMIN},
     "task": {"GET": ALL},
@@ -410,6 +422,16 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("control", "pk"): stop.pk,
         ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
         ("webhook", "pk"): hook.pk,
+        ("retention", "pk"): retention_propose(task=task, months=90, reason="Law.", actor=ada).pk,
+        ("retention-hold-release", "pk"): hold_place(
+            actor=ada, scope="object", object_type="task", object_id="0", reason="Suit."
+        ).pk,
+        **{
+            (f"retention-erasure{act}", "pk"): erasure_request(
+                kind="trace", numbers=[make_trace(task).pk], reason="Law.", actor=ada
+            ).pk
+            for act in ("", "-confirm", "-refuse")
+        },
         ("audit", "pk"): AuditEvent.objects.earliest("pk").pk,
         ("audit", "search"): query_save(owner=abe, name="Kept", is_shared=True, search=AuditSearch()).slug,
         ("", "slug"): task.slug,

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from pld_app.transparency.erased import erased_texts
 from pld_app.transparency.keyring import KeyRefused, Keyring
 from pld_app.transparency.keys import key_records
 from pld_app.transparency.merkle import Frontier
@@ -51,6 +52,7 @@ class Report:
     sealed: int = 0
     chains: int = 0
     checkpoints: int = 0
+    erased: int = 0
     root: str = ""
     lines: list[str] = field(default_factory=list)
 
@@ -139,6 +141,7 @@ class _Pass:
         try:
             for block in self.workers([self._part(start, count) for start in range(0, count, self.block)]):
                 self._link(block)
+                self.report.erased += block.erased
                 for size, hashes in block.frontiers:
                     marks.check(Frontier(size, [*self.tree.hashes, *hashes]))
                 if block.bad is not None:
@@ -181,9 +184,11 @@ class _Pass:
             raise Bad(Verdict.ALTERED, f"Event {found[0]} was put in among sealed events.")
 
     def _unsealed(self) -> None:
+        erased = erased_texts()
         with closing(rows_stream("unsealed", _UNSEALED, [self.last_event])) as rows:
             for row in rows:
-                chain, seq, prev, leaf_hash = event_check(row)
+                chain, seq, prev, leaf_hash = event_check(row, erased)
+                self.report.erased += row[0] in erased
                 before = self.heads.get(chain, START)
                 if (seq - 1, prev) != before:
                     raise Bad(
@@ -213,6 +218,7 @@ class _Pass:
         found.lines = [
             f"keys        {keys}, {by_whom}",
             f"events      {found.events:,}: bodies agree with their columns",
+            f"erased      {found.erased:,} texts, each by an erasure on record that two people stand for",
             f"chains      {found.chains:,} without gap, fork or cut",
             f"tree        {found.sealed:,} leaves, root {found.root}",
             f"checkpoints {found.checkpoints:,} signed and equal to the tree at their sizes",

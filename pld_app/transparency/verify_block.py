@@ -1,6 +1,6 @@
 """Verifying one block of the sealed log: its events by their columns, its leaves, and the subtree over them."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
+from pld_app.transparency.erased import Erased, erased_texts
 from pld_app.transparency.merkle import Frontier
 from pld_app.transparency.record import ORIGIN, body_of, leaf_of
 
@@ -18,6 +19,7 @@ COLUMNS = """
 e.id, e.at, e.actor_id, e.actor_name, e.actor_role, e.action, e.object_type, e.object_id, e.object_label, e.task_slug,
 e.data::text, e.request_id, e.app_version, e.chain, e.seq, e.prev, e.body, e.leaf, e.leaf_hash
 """
+_DATA = 8  # the place of the data among an event's facts
 _LEAVES = (
     f"SELECT s.index, s.event_id, s.leaf_hash, {COLUMNS} FROM pld_app_sealedleaf s"  # noqa: S608  # constants
     " LEFT JOIN pld_app_auditevent e ON e.id = s.event_id WHERE s.index >= %s AND s.index < %s ORDER BY s.index"
@@ -55,6 +57,7 @@ class Block:
     chains: dict[str, tuple[int, int, bytes, int, bytes]] = field(default_factory=dict)
     first_event: int = 0
     last_event: int = 0
+    erased: int = 0
     bad: Bad | None = None
 
 
@@ -84,14 +87,15 @@ def block_verify(part: Part) -> Block:
 
 
 def _walk(rows: Generator[Sequence[Any]], block: Block, tree: Frontier, part: Part) -> None:
-    append, chains, wanted = tree.append, block.chains, iter(part.sizes)
+    append, chains, wanted, erased = tree.append, block.chains, iter(part.sizes), erased_texts()
     expected, next_size = part.start, next(wanted, 0)
     for index, event_id, sealed_hash, *row in rows:
         if index != expected or event_id <= block.last_event:
             raise Bad(Verdict.ALTERED, f"Leaf {expected} is missing or out of place (event {event_id}).")
         if row[0] is None:
             raise Bad(Verdict.ALTERED, f"Event {event_id} (leaf {index}) was removed.")
-        chain, seq, prev, leaf_hash = event_check(row)
+        chain, seq, prev, leaf_hash = event_check(row, erased)
+        block.erased += event_id in erased
         if leaf_hash != sealed_hash:
             raise Bad(Verdict.ALTERED, f"Event {event_id} (leaf {index}) is not the one that was sealed.")
         before = chains.get(chain)
@@ -111,11 +115,17 @@ def _walk(rows: Generator[Sequence[Any]], block: Block, tree: Frontier, part: Pa
         raise Bad(Verdict.ALTERED, f"Leaf {expected} is missing.")
 
 
-def event_check(row: Sequence[Any]) -> tuple[str, int, bytes, bytes]:
-    """Make body and leaf of one event again from its columns; returns chain, seq, prev and leaf hash. Raises Bad."""
+def event_check(row: Sequence[Any], erased: Mapping[int, Erased]) -> tuple[str, int, bytes, bytes]:
+    """Make body and leaf of one event again from its columns; returns chain, seq, prev and leaf hash. Raises Bad.
+
+    Data that a confirmed erasure names are their tombstone and nothing else, and the body has the hash they had.
+    """
     event_id, at, *facts, chain, seq, prev, body, leaf, leaf_hash = row
+    gone = erased.get(event_id)
+    if gone is not None and facts[_DATA] != gone.tombstone:
+        raise Bad(Verdict.ALTERED, f"Event {event_id} was erased by erasure {gone.erasure} and yet says something.")
     try:
-        is_same = body == body_of(*facts)
+        is_same = body == body_of(*facts, sha256_of_data=gone.data_sha256 if gone else "")
     except ValueError:
         is_same = False
     if not is_same:

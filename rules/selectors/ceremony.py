@@ -6,7 +6,17 @@ from functools import partial
 
 from django.db import models
 
-from rules.models import EmergencyStop, GatePolicy, Release, Ruleset, SignOffPolicy, Task
+from rules.models import (
+    EmergencyStop,
+    Erasure,
+    GatePolicy,
+    LegalHold,
+    Release,
+    RetentionPolicy,
+    Ruleset,
+    SignOffPolicy,
+    Task,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,9 @@ SUBJECTS: dict[str, Callable[[int], Subject | None]] = {
     "signoffpolicy": partial(_bare, SignOffPolicy),
     "gatepolicy": partial(_bare, GatePolicy),
     "emergencystop": partial(_bare, EmergencyStop),
+    "retentionpolicy": partial(_bare, RetentionPolicy),
+    "legalhold": partial(_bare, LegalHold),
+    "erasure": partial(_bare, Erasure),
 }
 
 

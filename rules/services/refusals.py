@@ -135,6 +135,21 @@ _WORDS: dict[str, tuple[type[Refusal], Message]] = {
         WrongState,
         _("An emergency stop holds this release. Somebody lifts it first, or publish another release."),
     ),
+    "a legal hold covers this": (
+        WrongState,
+        _("A legal hold covers this. It is released first, or the text stays."),
+    ),
+    "a second person decides this": (
+        NotAllowed,
+        _("This was your own act: another administrator or a signatory decides on it."),
+    ),
+    "a proposed retention waits": (Stale, _("A proposal waits for its decision already. Reload to see it.")),
+    "there is no such text": (Stale, _("A text was erased or changed meanwhile. Look again at what is to be erased.")),
+    "what this erasure names has changed": (
+        Stale,
+        _("Something of it was erased or changed meanwhile. Refuse it, and ask for an erasure of what is left."),
+    ),
+    "what is to be pruned changed": (Stale, _("What is past its period changed meanwhile. Look again.")),
     "this is stopped already": (WrongState, _("This is stopped already. Reload to see it.")),
     "a stop is of a release": (InvalidInput, _("Choose a release or an instruction of this task to stop.")),
     "this stop was lifted": (WrongState, _("This stop was lifted already. Reload to see it.")),

@@ -15,6 +15,7 @@ urlpatterns = [
     path("training/", training, name="training"),
     path("training/grant/", training_grant, name="training-grant"),
     path("training/<int:pk>/end/", training_end, name="training-end"),
+    path("retention/", include("rules.urls.retention")),
     path("tasks/<slug:slug>/", include("rules.urls.imports")),
     path("tasks/<slug:slug>/", include("rules.urls.mining")),
     path("tasks/<slug:slug>/", include("rules.urls.review")),

@@ -38,8 +38,10 @@ from rules.services.batches import batch_reject
 from rules.services.bundle_requests import bundle_failed, bundle_request
 from rules.services.comments import comment_answer, comment_resolve, comment_write
 from rules.services.gates import gates_decide, gates_propose
+from rules.services.erasing import erasure_request
 from rules.services.mining import mining_run_create
 from rules.services.oversight import report_make
+from rules.services.retention import hold_place, retention_propose
 from rules.services.review import instruction_edit, instruction_reject
 from rules.services.saved_views import saved_view_save
 from rules.services.stopping import stop_make
@@ -180,9 +182,8 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     return {
         "account": role_request(user_id=sue.pk, role=Role.AUDITOR, domain="", reason=SHORT, by=ada).user_id,
         "bundle": _bundle(release.ruleset_id, sam),
-        "event": AuditEvent.objects.filter(action="stop.made").latest("pk").pk,
         "batch": _batch(make_instruction(task, HOSTILE, **values), card, ana),
-        "search": query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200])).slug,
+        **_audit_objects(ada),
         "saved": kept.slug,
         "call": call.pk,
         "trace": trace.pk,
@@ -223,6 +224,16 @@ def _bundle(ruleset_id: int, by: User) -> int:
     request = bundle_request(ruleset_id=ruleset_id, actor=by)
     bundle_failed(request.pk, HOSTILE)
     return request.pk
+
+
+def _audit_objects(ada: User) -> dict[str, Any]:
+    """An event, a kept search, a hold and an erasure that say hostile things."""
+    stop = AuditEvent.objects.filter(action="stop.made").latest("pk")
+    search = query_save(owner=ada, name=SHORT, is_shared=True, search=AuditSearch(text=HOSTILE[:200]))
+    retention_propose(task=None, months=90, reason=HOSTILE[:300], actor=ada)
+    erasure = erasure_request(kind="event", numbers=[stop.pk], reason=HOSTILE[:300], actor=ada)
+    hold_place(actor=ada, scope="object", object_type=SHORT[:40], object_id=SHORT[:40], reason=HOSTILE[:300])
+    return {"event": stop.pk, "search": search.slug, "erasure": erasure.pk}
 
 
 def _gates(task: Task, dataset_sha256: str, ada: User, sam: User) -> None:
@@ -292,6 +303,9 @@ PAGES = [
     "/audit/",
     "/audit/{event}/",
     "/audit/searches/{search}/",
+    "/retention/",
+    "/retention/erasures/new/",
+    "/retention/erasures/{erasure}/",
     "/password/",
     "/security/",
     "/inbox/",

@@ -47,6 +47,7 @@ def _as_json(report: Report) -> str:
         "sealed": report.sealed,
         "chains": report.chains,
         "checkpoints": report.checkpoints,
+        "erased": report.erased,
         "root": report.root,
     }
     return json.dumps(said)
