@@ -1,7 +1,7 @@
 """What is kept for how long, what is held, what is to be erased, and what pruning would remove."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from rules.models import (
 )
 from rules.models.retention import DEFAULT_MONTHS
 
+type Value = int | str | datetime | None
 # Working data without a record of their own: gone this long after they are of use to anybody.
 SESSIONS_FOR, DRAFTS_FOR = timedelta(days=30), timedelta(days=183)
 
@@ -71,12 +72,13 @@ def holds() -> QuerySet[LegalHold]:
 
 def server_time() -> datetime:
     """Postgres's clock, by which periods are over."""
-    return _one("SELECT clock_timestamp()")
+    now: datetime = _one("SELECT clock_timestamp()")
+    return now
 
 
-def _one(statement: str, values: Iterable[object] = ()) -> Any:
+def _one(statement: str, values: Sequence[Value] = ()) -> Any:  # whatever the statement gives
     with connection.cursor() as cursor:
-        cursor.execute(statement, list(values))
+        cursor.execute(statement, values)
         return cursor.fetchone()[0]
 
 
@@ -138,7 +140,7 @@ class Prunable:
     digest: str
 
 
-def _prunable(task: Task | None, cutoff: datetime, statement: str, values: list[object]) -> Prunable:
+def _prunable(task: Task | None, cutoff: datetime, statement: str, values: Sequence[Value]) -> Prunable:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         ids = [int(row[0]) for row in cursor.fetchall()]

@@ -217,9 +217,9 @@ class TestHolds:
         confirm(ask(ada, decision.event_id), sam)
 
     def test_a_hold_says_what_and_why(self, task: Task, ada: User) -> None:
-        for fields in ({"scope": "task"}, {"scope": "object"}, {"scope": "none"}):
+        for scope in ("task", "object", "none"):
             with pytest.raises(ValidationError):
-                hold_place(actor=ada, reason="A suit.", **fields)
+                hold_place(actor=ada, reason="A suit.", scope=scope)
         with pytest.raises(InvalidInput):
             hold_place(actor=ada, scope="all", reason=" ")
 
@@ -235,7 +235,7 @@ class TestHolds:
 ORM: list[Callable[[AuditEvent, int], object]] = [
     lambda event, number: AuditEvent.objects.filter(pk=event.pk).update(data={"erased": number}),
     lambda event, number: AuditEvent.objects.filter(pk=event.pk).update(data={}),
-    lambda event, number: AuditEvent.objects.filter(pk=event.pk)._raw_delete("default"),  # type: ignore[attr-defined]
+    lambda event, number: AuditEvent.objects.filter(pk=event.pk)._raw_delete("default"),
     lambda event, number: Decision.objects.filter(event=event).update(note="[erased]"),
     lambda event, number: Decision.objects.filter(event=event).update(note=""),
 ]
