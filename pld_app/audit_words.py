@@ -27,6 +27,7 @@ _PHRASES: dict[str, str | Promise] = {
     "audit.searched": gettext_lazy("searched the audit log"),
     "audit.viewed": gettext_lazy("read an event of the audit log"),
     "audit.exported": gettext_lazy("exported from the audit log"),
+    "access_review.exported": gettext_lazy("exported the access review"),
     "audit_alarm.cleared": gettext_lazy("cleared the alarm of the audit log"),
     "retention.proposed": gettext_lazy("proposed another retention period instead of %(what)s"),
     "retention.pruned": gettext_lazy("removed texts whose time was over under %(what)s"),

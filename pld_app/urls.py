@@ -5,9 +5,11 @@ from django.views.decorators.http import require_POST
 from django.views.i18n import set_language
 
 from pld_app.views import (
+    access_review,
     accounts,
     audit,
     audit_event,
+    audit_log,
     audit_queries,
     endpoints,
     health,
@@ -46,6 +48,9 @@ urlpatterns = [
     path("language/", require_POST(set_language), name="set-language"),
     path("audit/", audit.event_list, name="audit"),
     path("audit/export.<str:kind>", audit.event_export, name="audit-export"),
+    path("audit/log/", audit_log.audit_log, name="audit-log"),
+    path("audit/log/check/", audit_log.kept_check, name="audit-log-check"),
+    path("audit/log/checkpoints/<int:pk>.txt", audit_log.checkpoint_note, name="audit-checkpoint"),
     path("audit/<int:pk>/", audit_event.event_detail, name="audit-event"),
     path("audit/<int:pk>/proof.json", audit_event.event_proof, name="audit-event-proof"),
     path("audit/searches/new/", audit_queries.query_new, name="audit-query-new"),
@@ -56,6 +61,8 @@ urlpatterns = [
     path("accounts/", accounts.account_list, name="accounts"),
     path("password/", accounts.account_password, name="account-password"),
     path("accounts/new/", accounts.account_new, name="account-new"),
+    path("accounts/review/", access_review.access_review, name="account-review"),
+    path("accounts/review.csv", access_review.access_review_export, name="account-review-export"),
     path("accounts/policy/", security.policy_set, name="account-policy"),
     path("accounts/<int:pk>/factors/reset/", security.factors_reset, name="account-factors-reset"),
     path("accounts/<int:pk>/deactivate/", accounts.account_deactivate, name="account-deactivate"),

@@ -21,7 +21,7 @@ from evaluation.models import EvaluationRun, PromptKind, RunGroup
 from pld_app.audit_reading import query_save
 from pld_app.audit_search import AuditSearch
 from pld_app.factors import totp_begin
-from pld_app.models import AuditEvent, Domain, Role, User
+from pld_app.models import AuditEvent, AuditKey, Checkpoint, Domain, Role, User
 from pld_app.role_grants import role_request
 from pld_app.views.security import UNLOCKED
 from rules.models import Instruction, PauseReason, Ruleset, SeedKind, Task, TraceImport
@@ -105,10 +105,15 @@ TABLE: dict[str, Mapping[str, Who]] = {
     "audit-export": {"GET": WATCHERS},
     "audit-event": {"GET": WATCHERS},
     "audit-event-proof": {"GET": WATCHERS},
+    "audit-log": {"GET": WATCHERS},
+    "audit-log-check": {"POST": WATCHERS},
+    "audit-checkpoint": {"GET": WATCHERS},
     "audit-query": {"GET": WATCHERS},
     "audit-query-new": {"POST": WATCHERS},
     "audit-query-delete": {"POST": WATCHERS},
     "accounts": {"GET": WATCHERS},
+    "account-review": {"GET": WATCHERS},
+    "account-review-export": {"GET": WATCHERS},
     "account-password": {"GET": ALL, "POST": ALL},
     "account-new": {"GET": ADMIN, "POST": ADMIN},
     "account-deactivate": {"POST": ADMIN},
@@ -302,6 +307,7 @@ TABLE: dict[str, Mapping[str, Who]] = {
 OWN_NOTES = {"instruction-detail": "rules_cardlook"}
 # Reading these is itself recorded; every other GET writes nothing.
 RECORDED_READS = {
+    "account-review-export",
     "audit",
     "audit-event",
     "audit-event-proof",
@@ -354,6 +360,8 @@ def test_the_auditor_writes_nothing_and_the_admin_neither_decides_nor_signs() ->
         # Exporting: their bundle is built and signed for them.
         "bundle-request",
         "api-evaluation:openapi-json",
+        # Compares a checkpoint the reader kept with the log; it writes nothing.
+        "audit-log-check",
     }
     # And how they prove themselves, and which of their messages they have read.
     own |= {name for name, row in TABLE.items() if name.startswith(("security-", "inbox-")) and "POST" in row}
@@ -398,8 +406,10 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
     with transaction.atomic():
         hasty = make_user("hasty", Role.REVIEWER, Domain.LEGAL)
         pause = pause_open(task=task, user=hasty, reason=PauseReason.SPEED)
-    stop = stop_make(task=task, actor=sue, reason="Burns.", instruction_id=instruction.pk)
     other = make_user("other", Role.ADMIN)
+    stop = stop_make(task=task, actor=sue, reason="Burns.", instruction_id=instruction.pk)
+    key = AuditKey.objects.create(name="log", key_id="0" * 8, public_key=b"k", size=0, statement=b"", signature=b"")
+    checkpoint = Checkpoint.objects.create(size=0, root=bytes(32), frontier=b"", note="log\n0\n", key=key)
     hook = webhook_create(
         task=task, name="student", url="https://student.example/hook", secret_env="PLD_WEBHOOK_STUDENT", actor=ada
     )
@@ -422,16 +432,17 @@ def scene(task: Task, ana: User, sam: User, sue: User, abe: User, ada: User) -> 
         ("control", "pk"): stop.pk,
         ("control-schedule-cancel", "pk"): steps.schedule(release, sue).pk,
         ("webhook", "pk"): hook.pk,
-        ("retention", "pk"): retention_propose(task=task, months=90, reason="Law.", actor=ada).pk,
+        ("retention", "pk"): retention_propose(task=task, months=90, reason="Law.", actor=other).pk,
         ("retention-hold-release", "pk"): hold_place(
-            actor=ada, scope="object", object_type="task", object_id="0", reason="Suit."
+            actor=other, scope="object", object_type="task", object_id="0", reason="Suit."
         ).pk,
         **{
             (f"retention-erasure{act}", "pk"): erasure_request(
-                kind="trace", numbers=[make_trace(task).pk], reason="Law.", actor=ada
+                kind="trace", numbers=[make_trace(task).pk], reason="Law.", actor=other
             ).pk
             for act in ("", "-confirm", "-refuse")
         },
+        ("audit-checkpoint", "pk"): checkpoint.pk,
         ("audit", "pk"): AuditEvent.objects.earliest("pk").pk,
         ("audit", "search"): query_save(owner=abe, name="Kept", is_shared=True, search=AuditSearch()).slug,
         ("", "slug"): task.slug,

@@ -125,7 +125,7 @@ def event_check(row: Sequence[Any], erased: Mapping[int, Erased]) -> tuple[str, 
     if gone is not None and facts[_DATA] != gone.tombstone:
         raise Bad(Verdict.ALTERED, f"Event {event_id} was erased by erasure {gone.erasure} and yet says something.")
     try:
-        is_same = body == (body_of(*facts, gone.data_sha256) if gone else body_of(*facts))
+        is_same = body == body_of(*[*facts, gone.data_sha256] if gone else facts)
     except ValueError:
         is_same = False
     if not is_same:

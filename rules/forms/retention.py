@@ -48,6 +48,8 @@ class HoldForm(forms.Form):
 class SecondForm(ProofForm):
     """The second person's word: which button was pressed is in the address."""
 
+    seen = forms.BooleanField(label=_("I have read what this is about"))
+
 
 class HoldReleaseForm(ProofForm):
     reason = forms.CharField(label=_("Why"), max_length=300, widget=forms.Textarea(attrs={"rows": 2}))

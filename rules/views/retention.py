@@ -28,23 +28,33 @@ def retention(request: UserRequest) -> HttpResponse:
     return _page(request)
 
 
-def _page(request: UserRequest, **forms: Any) -> HttpResponse:
+def _page(request: UserRequest, second: SecondForm | HoldReleaseForm | None = None, **forms: Any) -> HttpResponse:
+    """`second` is a second person's form that came back with errors, in place of the empty one of its row."""
     role = request.user.role
+    page = Paginator(selectors.holds(), PER_PAGE).get_page(request.GET.get("page"))
     context: dict[str, Any] = {  # a template's context has no closed type
         "kept": selectors.retention_table(),
-        "proposals": selectors.proposals(),
-        "page": Paginator(selectors.holds(), PER_PAGE).get_page(request.GET.get("page")),
+        "proposals": [(one, _form_of(SecondForm, one.pk, second)) for one in selectors.proposals()],
+        "page": page,
+        "holds": [(one, _form_of(HoldReleaseForm, one.pk, second)) for one in page],
         "erasures": Erasure.objects.select_related("decision")[:PER_PAGE],
         "prunable": selectors.prunable(),
         "can_act": role == Role.ADMIN,
         "can_decide": role in services.DECIDERS,
         "form": RetentionForm(auto_id="retention-%s"),
         "hold_form": HoldForm(auto_id="hold-%s"),
-        "second_form": SecondForm(auto_id="second-%s"),
-        "release_form": HoldReleaseForm(auto_id="release-%s"),
     }
-    failed = any(form.errors for form in forms.values())
+    failed = second is not None or any(form.errors for form in forms.values())
     return render(request, "rules/retention.html", context | forms, status=422 if failed else 200)
+
+
+def _ids(pk: int) -> str:
+    """A form of each row has ids of its own: two elements of one page never share one."""
+    return f"row{pk}-%s"
+
+
+def _form_of[F: (SecondForm, HoldReleaseForm)](kind: type[F], pk: int, came_back: object) -> F:
+    return came_back if isinstance(came_back, kind) and came_back.auto_id == _ids(pk) else kind(auto_id=_ids(pk))
 
 
 @roles_required(Role.ADMIN)
@@ -66,7 +76,7 @@ def propose(request: UserRequest) -> HttpResponse:
 @require_POST
 def decide(request: UserRequest, pk: int, verdict: str) -> HttpResponse:
     policy = get_object_or_404(RetentionPolicy.objects.only("pk"), pk=pk)
-    form = SecondForm(request.POST, auto_id="second-%s")
+    form = SecondForm(request.POST, auto_id=_ids(pk))
     if form.is_valid():
         try:
             services.retention_decide(
@@ -78,7 +88,7 @@ def decide(request: UserRequest, pk: int, verdict: str) -> HttpResponse:
             confirmed = verdict == PolicyVerdict.CONFIRMED
             messages.success(request, _("Confirmed.") if confirmed else _("Refused. Nothing was changed."))
             return redirect("retention")
-    return _page(request, second_form=form)
+    return _page(request, form)
 
 
 @roles_required(Role.ADMIN)
@@ -96,7 +106,7 @@ def hold_new(request: UserRequest) -> HttpResponse:
 @require_POST
 def hold_end(request: UserRequest, pk: int) -> HttpResponse:
     hold = get_object_or_404(LegalHold.objects.only("pk"), pk=pk)
-    form = HoldReleaseForm(request.POST, auto_id="release-%s")
+    form = HoldReleaseForm(request.POST, auto_id=_ids(pk))
     if form.is_valid():
         try:
             services.hold_release(hold_id=hold.pk, actor=request.user, proof=form.proof(request), **form.said)
@@ -105,4 +115,4 @@ def hold_end(request: UserRequest, pk: int) -> HttpResponse:
         else:
             messages.success(request, _("The hold is released: periods and erasures count again."))
             return redirect("retention")
-    return _page(request, release_form=form)
+    return _page(request, form)

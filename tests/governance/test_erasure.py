@@ -375,9 +375,10 @@ class TestPages:
         assert "waits for a second person" in client_of(abe).get("/retention/").content.decode()
         signatory = client_of(sam)
         assert WORDS in signatory.get(address).content.decode()
-        wrong = signatory.post(f"{address}confirm/", PROOF | {"password": "wrong"})
+        wrong = signatory.post(f"{address}confirm/", PROOF | {"seen": "on", "password": "wrong"})
         assert wrong.status_code == 422
-        assert signatory.post(f"{address}confirm/", PROOF).status_code == 302
+        assert signatory.post(f"{address}confirm/", PROOF).status_code == 422, "not read"
+        assert signatory.post(f"{address}confirm/", PROOF | {"seen": "on"}).status_code == 302
         page = client_of(abe).get(address).content.decode()
         assert WORDS not in page
         assert "erased" in page

@@ -259,7 +259,8 @@ def test_the_page_from_proposal_to_hold(
     assert admin.post("/retention/propose/", {"months": "96", "reason": "Law."}).status_code == 302
     pk = RetentionPolicy.objects.latest("pk").pk
     assert "84 to 96 months" in signatory.get("/retention/").content.decode()
-    assert signatory.post(f"/retention/{pk}/confirm/", PROOF).status_code == 302
+    assert signatory.post(f"/retention/{pk}/confirm/", PROOF).status_code == 422, "not read"
+    assert signatory.post(f"/retention/{pk}/confirm/", PROOF | {"seen": "on"}).status_code == 302
     assert admin.post("/retention/holds/new/", {"scope": "task", "reason": "Suit."}).status_code == 422
     held = {"scope": "task", "task": str(task.pk), "reason": "Suit."}
     assert admin.post("/retention/holds/new/", held).status_code == 302
