@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from pld_app.accounts import account_create, account_deactivate, account_set_role
+from pld_app.accounts import account_create, account_deactivate
 from pld_app.models import AuditEvent, Role, User
+from pld_app.role_grants import role_confirm, role_override, role_request
 from tests.factories import PASSWORD, event_backdate, make_user, now
 
 type ClientOf = Callable[[User], Client]
@@ -29,15 +30,18 @@ def lines(auditor: Client) -> dict[str, dict[str, str]]:
 
 def test_each_account_with_role_activity_and_who_granted_it(auditor: Client, ada: User) -> None:
     eve = make_user("eve", Role.ADMIN)
-    made = account_create(by=ada, username="kim", display_name="Kim", role="signatory", password=PASSWORD)
+    kim = account_create(username="kim", display_name="Kim", role="signatory", password=PASSWORD)
     first = lines(auditor)["kim"]
-    assert (first["role"], first["role_granted_by"], first["last_activity"]) == ("signatory", "Ada", "")
-    account_set_role(user_id=made.pk, role="auditor", domain="", by=eve)
+    assert (first["role"], first["role_granted_by"], first["last_activity"]) == ("signatory", "system", "")
+    grant = role_request(user_id=kim.pk, role=Role.AUDITOR, domain="", reason="Audits now.", by=ada)
+    assert lines(auditor)["kim"]["role_granted_by"] == "system", "not in effect yet"
+    role_confirm(grant_id=grant.pk, by=eve)
+    role_override(grant_id=grant.pk, by=eve, reason="Today.")
     row = lines(auditor)["kim"]
     granted = AuditEvent.objects.get(action="account.role_changed")
-    assert (row["role"], row["role_granted_by"], row["event"]) == ("auditor", "Eve", str(granted.pk))
+    assert (row["role"], row["role_granted_by"], row["event"]) == ("auditor", "Ada, Eve", str(granted.pk))
     assert row["role_granted_at"] == granted.at.isoformat()
-    assert lines(auditor)["eve"]["last_activity"] == granted.at.isoformat()
+    assert lines(auditor)["eve"]["last_activity"] != ""
     page = auditor.get("/accounts/review/").content.decode()
     assert f'<a href="/audit/{granted.pk}/">' in page
 
