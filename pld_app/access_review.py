@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import CharField, Exists, OuterRef, QuerySet, Subquery
+from django.db.models import BigIntegerField, CharField, Exists, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
@@ -49,7 +49,9 @@ def access_rows() -> QuerySet[User]:
         ),
         confirmed_by=Subquery(confirmed.values("actor__display_name")[:1]),
         granted_at=Coalesce(Subquery(applied.values("event__at")[:1]), Subquery(made.values("at")[:1])),
-        granted_event=Coalesce(Subquery(applied.values("event")[:1]), Subquery(made.values("pk")[:1])),
+        granted_event=Coalesce(
+            Subquery(applied.values("event_id")[:1]), Subquery(made.values("pk")[:1]), output_field=BigIntegerField()
+        ),
     ).order_by("-is_active", "display_name", "pk")
 
 
