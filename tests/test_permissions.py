@@ -31,8 +31,8 @@ from rules.services.attention import pause_open
 from rules.services.batches import batch_defer
 from rules.services.bundle_requests import bundle_request
 from rules.services.comments import comment_write
-from rules.services.gates import gates_propose
 from rules.services.erasing import erasure_request
+from rules.services.gates import gates_propose
 from rules.services.mining import mining_run_create
 from rules.services.oversight import report_make
 from rules.services.retention import hold_place, retention_propose
