@@ -160,7 +160,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
     Suspect.objects.create(run=run, rank=1, trace=trace, neighbour=other, others=1, looked_at=2, similarity=0.5)
     make_change(card, HOSTILE)
     call = make_call(student, purpose=SHORT, text=HOSTILE, raw_reply=HOSTILE, error=HOSTILE, model_returned=SHORT)
-    release = steps.in_production(task, ana, sam, sue)
+    release = _released(evaluated, (ana, sam, sue), ada)
     draft = steps.again_draft(task, ana)
     type(draft).objects.filter(pk=draft.pk).update(name=HOSTILE[:120])
     withdrawn = steps.again_frozen(task, ana)
@@ -196,7 +196,7 @@ def hostile(task: Task, ana: User, ben: User, sam: User, sue: User, ada: User) -
         "withdrawn": withdrawn.number,
         "frozen": release.ruleset.number,
         "evaluation": evaluated.number,
-        **_evaluation_objects(evaluated, ada, sam),
+        **_evaluation_objects(evaluated),
         "ablation": _ablation(task, release).number,
         **_loop_objects(task, draft, second),
     }
@@ -236,6 +236,13 @@ def _audit_objects(ada: User) -> dict[str, Any]:
     return {"event": stop.pk, "search": search.slug, "erasure": erasure.pk}
 
 
+def _released(run: EvaluationRun, people: tuple[User, User, User], admin: User) -> Release:
+    """A release in production, and gates that came after it; before anybody has a second factor."""
+    release = steps.in_production(run.task, *people)
+    _gates(run.task, run.dataset.sha256, admin, people[1])
+    return release
+
+
 def _gates(task: Task, dataset_sha256: str, ada: User, sam: User) -> None:
     """Gates in force that say hostile things, and a proposal of others."""
     points: dict[str, Any] = {"student": task.student, "dataset_sha256": dataset_sha256, "split": "validation"}
@@ -265,9 +272,8 @@ def _loop_objects(task: Task, draft: Ruleset, instruction: Instruction) -> dict[
     return {"loop": round_.loop.number, "group": group.pk, "proposed": instruction.number}
 
 
-def _evaluation_objects(run: EvaluationRun, ada: User, sam: User) -> dict[str, int]:
-    """A dataset, a refused one, a check, a template, a comparison and gates that say hostile things."""
-    _gates(run.task, run.dataset.sha256, ada, sam)
+def _evaluation_objects(run: EvaluationRun) -> dict[str, int]:
+    """A dataset, a refused one, a check, a template and a comparison that say hostile things."""
     named = {"task": run.task, "source": "file", "file_name": HOSTILE[:200]}
     refused = Dataset.objects.create(number=70, name=HOSTILE[:120], **named)
     problems = [{"line": 1, "reason": HOSTILE, "message": HOSTILE}]
