@@ -54,7 +54,7 @@ def test_from_a_trace_file_to_a_fetched_prompt(tmp_path: Path, person: Callable[
         assert Instruction.objects.filter(status=InstructionStatus.APPROVED).count() == 2 * EACH
 
         number = _freeze(finn, base)
-        for signer, meaning in (("sofia", "I have reviewed"), ("samir", "I approve")):
+        for signer, meaning in (("sofia", "I have reviewed these instructions"), ("samir", "I approve these instructions for release")):
             _sign(person(signer), f"{base}/rulesets/{number}/", meaning)
         signatory = person("petra")
         _release_and_publish(signatory, base, number)
@@ -175,7 +175,7 @@ def _sign(signer: Person, path: str, meaning: str) -> None:
         unread.first.click()
         expect(unread).to_have_count(left - 1)
     assert page.get_by_role("radio", checked=True).count() == 0
-    page.get_by_role("radio", name=meaning).check()
+    page.get_by_role("radio", name=meaning, exact=True).check()
     page.get_by_label("I understand that my electronic signature").first.check()  # asked once, and each signs once here
     page.get_by_label("password").first.fill(PASSWORD)
     before = Signature.objects.count()
