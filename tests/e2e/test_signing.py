@@ -87,7 +87,7 @@ def test_a_passkey_from_enrolment_to_signature(person: Callable[..., Person]) ->
 
     page = sam.open(f"/tasks/nda/rulesets/{ruleset.number}/")
     look(page, "sign")
-    page.get_by_role("radio", name="I approve").check()
+    page.get_by_role("radio", name="I approve these instructions for release", exact=True).check()
     page.get_by_label("I understand that my electronic signature").first.check()
     page.get_by_label("Your password, again").first.fill(PASSWORD)
     page.get_by_role("button", name="Confirm with a passkey").first.click()
@@ -124,7 +124,7 @@ def test_an_authenticator_app_without_javascript(person: Callable[..., Person]) 
     page.get_by_role("button", name="Confirm").click()
     page.get_by_role("link", name="I have kept them").click()
     page = sam.open(f"/tasks/nda/rulesets/{ruleset.number}/")
-    page.get_by_role("radio", name="I approve").check()
+    page.get_by_role("radio", name="I approve these instructions for release", exact=True).check()
     page.get_by_label("I understand that my electronic signature").first.check()
     page.get_by_label("Your password, again").first.fill(PASSWORD)
     # A code counts once: this one is of the step after the one that was used.

@@ -39,7 +39,7 @@ def test_a_signatory_reads_the_diff_opens_the_edited_rule_and_signs(
     page.get_by_role("button", name="Open #1").click()
     page.get_by_text("Ben changed the mined text:").wait_for()
     assert page.get_by_text("0 of 1 left").is_visible()
-    page.get_by_label("I approve these instructions for release").check()
+    page.get_by_label("I approve these instructions for release", exact=True).check()
     if page.get_by_label("I understand that my electronic signature").count():
         page.get_by_label("I understand that my electronic signature").check()
     page.get_by_label("Your password, again").first.fill(PASSWORD)

@@ -54,7 +54,8 @@ def test_from_a_trace_file_to_a_fetched_prompt(tmp_path: Path, person: Callable[
         assert Instruction.objects.filter(status=InstructionStatus.APPROVED).count() == 2 * EACH
 
         number = _freeze(finn, base)
-        for signer, meaning in (("sofia", "I have reviewed these instructions"), ("samir", "I approve these instructions for release")):
+        meanings = {"sofia": "I have reviewed these instructions", "samir": "I approve these instructions for release"}
+        for signer, meaning in meanings.items():
             _sign(person(signer), f"{base}/rulesets/{number}/", meaning)
         signatory = person("petra")
         _release_and_publish(signatory, base, number)
