@@ -30,13 +30,15 @@ def row_of(one: Quality) -> Row:
 def quality_from(row: Mapping[str, Any]) -> Quality:
     """The figures as they were written."""
     pace, found = row["pace"], row["agreement"]
+    figures: dict[str, Any] = {name: row[name] for name in _COUNTS} | {name: _estimate(row[name]) for name in _SHARES}
     return Quality(
         name=row["name"],
         user_id=row["user"],
         pace=Pace(_number(pace["median"]), _number(pace["p90"]), pace["n"]),
-        agreement=Agreement(*(_estimate(found[name]) for name in ("raw", "kappa", "ac1")), n=found["n"]),
-        **{name: row[name] for name in _COUNTS},
-        **{name: _estimate(row[name]) for name in _SHARES},
+        agreement=Agreement(
+            n=found["n"], raw=_estimate(found["raw"]), kappa=_estimate(found["kappa"]), ac1=_estimate(found["ac1"])
+        ),
+        **figures,
     )
 
 

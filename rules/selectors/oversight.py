@@ -27,7 +27,8 @@ class ReportView:
     def is_intact(self) -> bool:
         """Whether the rows are still those whose hash the event names."""
         digest = sha256_hex(canonical_json(self.report.rows))
-        return digest == self.report.rows_sha256 == self.report.event.data.get("rows_sha256")
+        named: object = self.report.event.data.get("rows_sha256")
+        return digest == self.report.rows_sha256 == named
 
 
 def reports_of(task: Task) -> QuerySet[OversightReport]:

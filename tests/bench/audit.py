@@ -152,8 +152,8 @@ def _signed_ruleset() -> "Ruleset":
     from tests.factories import make_task, make_user
     from tests.publishing.steps import signed
 
-    signers = [make_user(name, Role.SIGNATORY) for name in ("sofia", "samir")]
-    return signed(make_task("long"), make_user("lena", Role.REVIEWER, Domain.LEGAL), *signers, count=20)
+    sofia, samir = (make_user(name, Role.SIGNATORY) for name in ("sofia", "samir"))
+    return signed(make_task("long"), make_user("lena", Role.REVIEWER, Domain.LEGAL), sofia, samir, count=20)
 
 
 def _verify(events: int) -> Figures:

@@ -41,7 +41,7 @@ def test_from_the_ruleset_to_the_file(person: Callable[..., Person], tmp_path: P
     assert sha256_hex(Path(taken.value.path()).read_bytes()) == request.sha256
     expect(page.get_by_role("heading", name="How to verify it")).to_be_visible()
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of its literals
+        page.emulate_media(color_scheme=scheme)
         for width in (1440, 360):
             page.set_viewport_size({"width": width, "height": 900})
             assert overflow_px(page) == 0

@@ -26,7 +26,7 @@ def task(db: None) -> Task:
 def no_fault(page: Page) -> None:
     """Nothing for axe in either theme."""
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]  # Playwright's literals
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         found = Axe().run(page, options=RULES[scheme]).response["violations"]
         assert [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found] == []
     page.emulate_media(color_scheme="light")

@@ -195,7 +195,7 @@ class House(RuleBasedStateMachine):
         may = name in self.working and name in {"sam", "sue", "tom"} and name not in one.signed
         newest = self.published[-1] if self.published else None
         may = may and one.status == "signed" and newest is not one
-        release = self.task.releases.get(pk=one.release)
+        release = self.task.releases.get(pk=one.release or 0)
         return Act(partial(steps.publish, release, self._person(name)), may, lambda: self.published.append(one))
 
     def _revoke(self, index: int, name: str) -> Act:

@@ -1,5 +1,6 @@
 """Tests 28, 29 and C21: one byte changed anywhere, and the student keeps its last good prompt and somebody is told."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -81,7 +82,7 @@ class TestTheServer:
                     call_command("export_prompt", "nda", "--channel", channel, stdout=out)
                 except CommandError:
                     continue
-                found.add(student_loader.hashlib.sha256(out.getvalue().encode()).hexdigest())
+                found.add(hashlib.sha256(out.getvalue().encode()).hexdigest())
             return found
 
         steps.draft(task, ana, 1)
@@ -196,10 +197,10 @@ class TestTheLoader:
     ) -> None:
         release, one = served_prompt[0], loader()
         one.load()
-        real = student_loader.json.loads
+        real = json.loads
         wrong = lambda data: real(bytes(data).replace(b"If clause 1", b"If clause 7", 1))  # noqa: E731
         (one._cache).unlink()
-        monkeypatch.setattr(student_loader.json, "loads", wrong)
+        monkeypatch.setattr("rules.student_loader.json.loads", wrong)
         loaded = one.load()
         assert (loaded.prompt, "not the one its hash names" in loaded.fault) == (release.prompt, True)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pytest
@@ -136,7 +137,7 @@ def test_markup_stays_text() -> None:
 
 
 def test_the_pdf_is_tagged_and_has_language_and_title() -> None:
-    root = PdfReader(io.BytesIO(drawn("One.")[PDF])).trailer["/Root"]
+    root: Any = PdfReader(io.BytesIO(drawn("One.")[PDF])).trailer["/Root"]
     assert root["/MarkInfo"]["/Marked"]
     assert root["/Lang"].startswith("en")
     assert root["/ViewerPreferences"]["/DisplayDocTitle"]
