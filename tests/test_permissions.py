@@ -608,6 +608,9 @@ def test_every_page_opens_for_its_roles_without_anything_inline(name: str, scene
         if (name == "login" and who != STRANGER) or name in {"login-second", "sso-callback"}:
             assert response.status_code == 302
             continue
+        if name == "bundle-download":  # not built yet: words that say so
+            assert response.status_code == 409
+            continue
         assert response.status_code == 200, (who, response.status_code)
         body = (b"".join(response.streaming_content) if response.streaming else response.content).decode()
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]

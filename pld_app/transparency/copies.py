@@ -66,7 +66,8 @@ class FolderSink:
                 return path.name
             # Whole or not at all: a kill while writing leaves a file under another name.
             part = path.with_suffix(".part")
-            part.unlink(missing_ok=True)
+            for left in self.folder.glob("*.part"):  # by a sealer that was killed while it wrote
+                left.unlink(missing_ok=True)
             with part.open("x", encoding="utf-8") as handle:
                 handle.write(checkpoint.note)
                 handle.flush()

@@ -75,7 +75,9 @@ def served(request: UserRequest, slug: str) -> HttpResponse:
     form = ServedForm(request.GET if "at" in request.GET else now, auto_id="served-%s")
     answer = None
     if form.is_valid():
-        answer = served_selectors.served(task, form.cleaned_data["channel"], form.cleaned_data["at"])
+        # The field knows whole seconds: what went live within this one is served now all the same.
+        at = form.cleaned_data["at"] if "at" in request.GET else timezone.now()
+        answer = served_selectors.served(task, form.cleaned_data["channel"], at)
     context = {
         "task": task,
         "form": form,

@@ -54,6 +54,7 @@ def bring_forward(plan: ScheduledPublication, **times: Any) -> None:
     ScheduledPublication.objects.filter(pk=plan.pk).update(**values)
     sql("SET CONSTRAINTS ALL IMMEDIATE")()
     sql("ALTER TABLE rules_scheduledpublication ENABLE ALWAYS TRIGGER pld_append_only")()
+    sql("SET CONSTRAINTS ALL DEFERRED")()
 
 
 def run(plan: ScheduledPublication) -> Job:

@@ -111,10 +111,10 @@ def test_a_reply_that_cannot_be_used_leaves_the_pair_not_judged_with_why(
     assert (run.figures["conflicts_judged"], run.figures["conflicts_not_judged"]) == (0, 1)
 
 
-def test_a_hostile_reply_is_text_on_the_card_and_on_the_list(client: Client, ana: User) -> None:
+def test_a_hostile_reply_is_text_on_the_card_and_on_the_list(client: Client, ada: User) -> None:
     run, _requests = judged(says(reason=HOSTILE, relation="compatible"))
     conflict = Conflict.objects.get(run=run, kind="conflict")
-    client.force_login(ana)
+    client.force_login(ada)
     slug = run.task.slug
     cards = [reverse("instruction-detail", args=[slug, one.number]) for one in (conflict.first, conflict.second)]
     for path in (reverse("conflict-list", args=[slug]), *cards):
@@ -127,9 +127,9 @@ def test_a_hostile_reply_is_text_on_the_card_and_on_the_list(client: Client, ana
     assert {conflict.first.status, conflict.second.status} == {"proposed"}
 
 
-def test_a_pair_not_judged_does_not_name_the_model_as_the_author_of_its_reason(client: Client, ana: User) -> None:
+def test_a_pair_not_judged_does_not_name_the_model_as_the_author_of_its_reason(client: Client, ada: User) -> None:
     run, _requests = judged(says(item="another"))
-    client.force_login(ana)
+    client.force_login(ada)
     html = client.get(reverse("conflict-list", args=[run.task.slug])).content.decode()
     assert "Not judged" in html
     assert "Written by the model" not in html

@@ -291,7 +291,7 @@ class TestPausesAndNotices:
         [
             ("instruction-approve", {}),
             ("instruction-reject", {"reason": "unclear", "note": "as agreed"}),
-            ("instruction-edit", {"text": f"{RULE}\nOn two lines."}),
+            ("instruction-edit", {"text": f"{RULE}\nOn another line."}),
             ("instruction-defer", {"note": "as agreed"}),
         ],
     )
