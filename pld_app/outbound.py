@@ -82,15 +82,18 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(host, port, timeout=TIMEOUT_S)
         self._address = address
         self._is_tls = is_tls
+        # `sock` is gone once a reply without stated length begins, though its bytes are still read.
+        self._opened: socket.socket | None = None
         self.is_late = threading.Event()
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self._address, self.port), TIMEOUT_S)
+        self.sock = self._opened = socket.create_connection((self._address, self.port), TIMEOUT_S)
         if self._is_tls:
             context = ssl.create_default_context()
             # The handshake only after `sock` is the wrapped one: what it was before can no longer be shut down.
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
-            self.sock.do_handshake()
+            wrapped = context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self.sock = self._opened = wrapped
+            wrapped.do_handshake()
         if self.is_late.is_set():
             raise TimeoutError
 
@@ -107,9 +110,9 @@ class _Pinned(http.client.HTTPConnection):
 
     def _shut_down(self) -> None:
         self.is_late.set()
-        if self.sock is not None:
+        if self._opened is not None:
             with suppress(OSError):
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._opened, socket.SHUT_RDWR)
 
 
 __all__ = ["AddressRefusedError", "OutboundFailed", "Reply", "post"]

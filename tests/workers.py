@@ -49,6 +49,11 @@ class Worker:
                 start_new_session=True,
             )
 
+    @property
+    def is_ready(self) -> bool:
+        """It has said that it takes work."""
+        return " ready." in self.log.read_text()
+
     def kill(self) -> None:
         """kill -9, parent and children at once: no goodbye, as when the machine's memory is gone."""
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -143,10 +143,12 @@ class RunContext:
         )
         try:
             with closing(found):
-                for number, recorded in enumerate(found):
-                    if number == 0 and self.lease is not None and recorded.call_id is not None:
+                has_got_on = self.lease is None
+                for recorded in found:
+                    if not has_got_on and recorded.call_id is not None and not recorded.reused:
                         # What is recorded is not asked again: a worker killed right now has got on.
                         self.lease.progressed()
+                        has_got_on = True
                     yield recorded
         finally:
             budget.flush()

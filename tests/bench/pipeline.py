@@ -1,8 +1,10 @@
 """The whole pipeline on 1,000 labelled cases against a stub: extract, embed, cluster, synthesize, then evaluate.
 
 700 cases are mined (none carries an instruction), 300 evaluated: zero-shot, few-shot, nearest neighbours by embeddings,
-and the distilled prompt, a draft of every candidate approved as it is. Two workers carry the jobs out, as many as the
-demo has on two cores: the baselines need nothing but the imported cases, so they are asked while the first one mines.
+and the distilled prompt, a draft of every candidate approved as it is. Without latency one worker carries the jobs out,
+one after the other: there is nothing to wait for, and a second one would only cost its memory. With 300 ms there are
+two, as many as the demo has on two cores: the baselines need nothing but the imported cases, so they are asked while
+the first one mines.
 """
 
 import json
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION = 700, 300
 QUICK = (60, 30)
 CONCURRENCY = 32
-LATENCIES_S = (0.0, 0.3)
+WORKERS = {0.0: 1, 0.3: 2}  # by the stub's latency in seconds
 SHOTS, NEIGHBOURS = 6, 5
 
 
@@ -31,8 +33,8 @@ def measure(*, quick: bool) -> Figures:
     """Once without latency, once with 300 ms; each in a process that does nothing else."""
     train, validation = QUICK if quick else (TRAIN, VALIDATION)
     found: Figures = {}
-    for latency_s in LATENCIES_S:
-        say(f"  {train + validation} cases, {latency_s} s a call, {CONCURRENCY} at a time, load {load()[0]}")
+    for latency_s, workers in WORKERS.items():
+        say(f"  {train + validation} cases, {latency_s} s a call, {workers} workers, load {load()[0]}")
         with stub_endpoint(latency_s) as url:
             one = in_own_process(
                 "tests.bench.pipeline:run",
@@ -40,6 +42,7 @@ def measure(*, quick: bool) -> Figures:
                 url=url,
                 train=train,
                 validation=validation,
+                workers=workers,
             )
         calls = one["calls_by_stage"]
         assert isinstance(calls, dict)
@@ -52,7 +55,7 @@ def measure(*, quick: bool) -> Figures:
     return found
 
 
-def run(*, name: str, url: str, train: int, validation: int) -> Figures:
+def run(*, name: str, url: str, train: int, validation: int, workers: int) -> Figures:
     """From the file to four evaluated runs, through the product's own services and jobs."""
     import random
 
@@ -65,7 +68,7 @@ def run(*, name: str, url: str, train: int, validation: int) -> Figures:
     from rules.services.mining import mining_run_create
     from rules.services.rulesets import ruleset_create
     from tests.bench.loading import import_lines, job_finish
-    from tests.bench.processes import beside
+    from tests.bench.processes import beside, itself
     from tests.factories import approve_directly
     from tests.scripted_student import World
 
@@ -79,7 +82,7 @@ def run(*, name: str, url: str, train: int, validation: int) -> Figures:
     def asked(kind: PromptKind, **of: object) -> "EvaluationRun":
         return evaluation_run_create(task=task, user=None, kind=kind, split=Split.VALIDATION, k=shots.get(kind), **of)  # type: ignore[arg-type]  # its keywords
 
-    with beside("tests.bench.pipeline:second_worker") as second:
+    with (beside if workers == 2 else itself)("tests.bench.pipeline:asked_worker") as other:
         started = last = time.monotonic()
 
         def stage(what: str) -> None:
@@ -90,12 +93,12 @@ def run(*, name: str, url: str, train: int, validation: int) -> Figures:
         import_lines(task, _rows(cases, train))
         stage("import_s")
         baselines = [asked(kind) for kind in (PromptKind.ZERO_SHOT, PromptKind.FEW_SHOT, PromptKind.NEAREST)]
-        second.go(runs=[one.pk for one in baselines])
+        other.go(runs=[one.pk for one in baselines])
         mined = mining_run_create(task=task, user=None, parameters=MiningParameters())
         job_finish(MINING_JOB, mined.pk)
         assert MiningRun.objects.get(pk=mined.pk).state == RunState.SUCCEEDED
         stage("mine_s")
-        beside_it = second.result()  # before the review, whose time does not count
+        of_the_other = other.result()  # before the review, whose time does not count
         stage("baselines_left_s")
         paused = time.monotonic()
         for instruction in task.instructions.filter(status=InstructionStatus.PROPOSED):
@@ -110,14 +113,14 @@ def run(*, name: str, url: str, train: int, validation: int) -> Figures:
     for one in (*baselines, distilled):
         one.refresh_from_db()
         assert one.state == RunState.SUCCEEDED, one.error
-    both = peak_mib() + float(str(beside_it["peak_rss_mib"]))
     return {
+        "workers": workers,
         "seconds_s": round(seconds, 2),
         "stages": stages,
-        "baselines_s": beside_it["seconds_s"],
+        "baselines_s": of_the_other["seconds_s"],
         "calls_by_stage": _calls([task.teacher, task.embedder, task.student]),
         "instructions": draft.items.count(),
-        "peak_rss_mib": round(both, 1),
+        "peak_rss_mib": round(peak_mib() + (float(str(of_the_other["peak_rss_mib"])) if workers == 2 else 0), 1),
     }
 
 
@@ -136,7 +139,7 @@ def _made(name: str, url: str) -> "tuple[Task, User, User]":
     return task, ana, ben
 
 
-def second_worker(*, runs: list[int]) -> Figures:
+def asked_worker(*, runs: list[int]) -> Figures:
     """Carry out the jobs of these evaluation runs, one after the other."""
     from evaluation.services.execution import JOB_KIND
     from tests.bench.loading import job_finish

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,13 +71,38 @@ def beside(function: str) -> Iterator[Beside]:
                 process.kill()
 
 
+class Itself:
+    """As `Beside`, in this process: the call is made when its result is asked for."""
+
+    def __init__(self, call: Callable[..., Figures]) -> None:
+        self._call = call
+        self._arguments: dict[str, object] = {}
+
+    def go(self, **arguments: object) -> None:
+        self._arguments = arguments
+
+    def result(self) -> Figures:
+        return self._call(**self._arguments)
+
+
+@contextmanager
+def itself(function: str) -> Iterator[Itself]:
+    yield Itself(_function(function))
+
+
+def _function(name: str) -> Callable[..., Figures]:
+    """`module:function`."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Figures] = getattr(importlib.import_module(module), function)
+    return found
+
+
 def main() -> None:
     function, arguments, result = sys.argv[1:]
     import django
 
     django.setup()
-    module, _, name = function.partition(":")
-    call = getattr(importlib.import_module(module), name)
+    call = _function(function)
     if arguments == WAIT:
         print(READY, flush=True)  # noqa: T201  # the other process waits for it
         arguments = sys.stdin.readline()

@@ -1,18 +1,28 @@
 """A loop of conflict resolution in a real browser: its pages with something in them, and the card it leads to."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import connection
 from django.test import Client
 
+from evaluation.models import ResolutionLoop
 from pld_app.models import User
 from rules.models import Task, TextProposal
 from tests.e2e.conftest import Person
 from tests.e2e.test_accessibility import Visitor
-from tests.evaluation.resolution_scene import round_of, scene_in, turn
+from tests.evaluation.resolution_scene import Scene, round_of, scene_in, turn
 from tests.evaluation.scene import make_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+
+def _turned(scene: Scene, ada: User) -> ResolutionLoop:
+    try:
+        return turn(scene.loop(ada))
+    finally:
+        connection.close()
 
 
 def test_its_pages_and_the_card_beside_its_examples_are_accessible(
@@ -20,7 +30,9 @@ def test_its_pages_and_the_card_beside_its_examples_are_accessible(
 ) -> None:
     with scene_in(task, ana, ben) as scene:
         make_run(task, ada)
-        loop = turn(scene.loop(ada))
+        # In a thread of its own, for Playwright holds this one's event loop.
+        with ThreadPoolExecutor(1) as elsewhere:
+            loop = elsewhere.submit(_turned, scene, ada).result()
         proposal = TextProposal.objects.get()
         uncovered = round_of(loop).groups.get(instruction=None)
         base = "/tasks/nda/evaluation/loops/"

@@ -15,7 +15,16 @@ from django.conf import settings
 from playwright.sync_api import Locator, Page, expect
 
 from pld_app.models import AuditEvent, Domain, Role
-from rules.models import Decision, DecisionKind, Instruction, InstructionStatus, Release, Ruleset, Signature
+from rules.models import (
+    Decision,
+    DecisionKind,
+    Instruction,
+    InstructionStatus,
+    Publication,
+    Release,
+    Ruleset,
+    Signature,
+)
 from tests.e2e.conftest import Person
 from tests.factories import PASSWORD, make_endpoint, make_task, make_user
 from tests.workers import celery_worker, stub_process
@@ -201,8 +210,9 @@ def _publish(page: Page, section: Locator) -> None:
         summary.first.click()
     section.get_by_label("Release").first.select_option(str(Release.objects.get().pk))
     section.get_by_label("password").first.fill(PASSWORD)
+    before = Publication.objects.count()
     section.get_by_role("button", name="Publish").click()
-    page.wait_for_load_state()
+    assert_eventually(page, lambda: Publication.objects.count() == before + 1)
 
 
 def _token(admin: Person, base: str) -> str:

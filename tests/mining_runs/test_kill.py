@@ -15,7 +15,7 @@ import pytest
 from django.utils import timezone
 
 from pld_app import jobs
-from pld_app.models import Job, ModelCall
+from pld_app.models import Job, JobState, ModelCall
 from rules.models import Instruction, MicroRule, MiningRun, RunState
 from rules.schemas import MiningParameters
 from rules.services.mining import mining_run_create
@@ -43,6 +43,9 @@ def test_a_killed_worker_costs_at_most_the_calls_in_flight(tmp_path: Path) -> No
         assert MiningRun.objects.get(pk=run.pk).state == RunState.RUNNING
         with celery_worker(worker_log):
             wait_until(lambda: _swept_until_final(run), timeout_s=60, what="the run to end")
+            # The worker says so right after the run's own last write.
+            done = Job.objects.filter(kind="mining_run", subject_id=run.pk, state=JobState.DONE)
+            wait_until(done.exists, what="the job to be done")
     run.refresh_from_db()
     assert (run.state, run.error) == (RunState.SUCCEEDED, "")
     assert MicroRule.objects.filter(run=run).exclude(text="").count() == TRACES
@@ -51,7 +54,6 @@ def test_a_killed_worker_costs_at_most_the_calls_in_flight(tmp_path: Path) -> No
     answers = ModelCall.objects.filter(outcome="ok")
     assert len(asked) == answers.count() == answers.values("request_hash").distinct().count()
     assert sum(asked.values()) - len(asked) <= CONCURRENCY
-    assert Job.objects.get(kind="mining_run", subject_id=run.pk).state == "done"
 
 
 def _more_calls(log: Path, than: int) -> bool:

@@ -167,8 +167,10 @@ def test_two_worker_processes_on_one_endpoint_keep_its_limits_by_the_servers_own
     log = tmp_path / "calls.jsonl"
     with stub_process(log, latency_s=0.25) as url:
         task = one_endpoint_task(url, traces=traces, concurrency=concurrency, requests_per_minute=per_minute)
-        run = started(task, workers=2)
-        with celery_worker(tmp_path / "a.log"), celery_worker(tmp_path / "b.log"):
+        with celery_worker(tmp_path / "a.log") as one, celery_worker(tmp_path / "b.log") as other:
+            # Both are up before there is work: on a busy machine the first would have done both parts alone.
+            wait_until(lambda: one.is_ready and other.is_ready, timeout_s=90, what="two workers")
+            run = started(task, workers=2)
             wait_until(lambda: is_final(run), timeout_s=90, what="the run to end")
     run.refresh_from_db()
     assert (run.state, run.error) == (RunState.SUCCEEDED, "")
