@@ -18,7 +18,7 @@ def pytest_run(arguments: Sequence[str]) -> int:
 
     Without arguments it is the whole suite, spread over the cores, each file in one process.
     """
-    whole_suite = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    whole_suite = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "worksteal"]
     with throwaway_stack() as environment:
         return _run_inside([sys.executable, "-m", "pytest", *(arguments or whole_suite)], environment)
 
