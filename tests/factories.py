@@ -146,6 +146,7 @@ def make_policy(task: Task, **fields: Any) -> ReviewPolicy:
     """The next version of the task's review policy: plain, but for the fields named."""
     version = 1 + ReviewPolicy.objects.filter(task=task).count()
     values = PLAIN_POLICY | fields
+    task.kept_policy = None
     if version == 1:
         return ReviewPolicy.objects.create(task=task, version=1, **values)
     admin = User.objects.filter(role=Role.ADMIN, is_active=True).first() or make_user("policy-admin", Role.ADMIN)

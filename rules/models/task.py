@@ -1,5 +1,7 @@
 """The task: one classification job and everything that belongs to it."""
 
+from typing import TYPE_CHECKING
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
@@ -7,6 +9,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from pld_app.models import Role
+
+if TYPE_CHECKING:
+    from rules.models.review_policy import ReviewPolicy
 
 
 def default_signer_roles() -> list[str]:
@@ -74,6 +79,9 @@ class Task(models.Model):
         help_text=_("Unless ticked, a signatory who did not sign publishes: three people beside the composer."),
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    # Not a column: the review policy as it was read for this object (rules.selectors.review_policy).
+    kept_policy: "ReviewPolicy | None" = None
 
     class Meta:
         ordering = ("name",)

@@ -171,8 +171,18 @@ def instruction_get(slug: str, number: int) -> Instruction:
     return get_object_or_404(related, task__slug=slug, number=number)
 
 
-def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False, figures_shown: bool = True) -> Card:
-    """The card of one instruction (from `instruction_get`) for this person; withheld, no mark betrays its wording."""
+def card_of(
+    instruction: Instruction,
+    user: User,
+    *,
+    is_withheld: bool = False,
+    figures_shown: bool = True,
+    is_alone: bool = False,
+) -> Card:
+    """The card of one instruction (from `instruction_get`) for this person; withheld, no mark betrays its wording.
+
+    Alone, it is known to have no similar rule.
+    """
     task, revision = instruction.task, _text_of(instruction)
     evidence = _evidence(instruction)
     shared = _shared_inputs([row.trace for row in evidence])
@@ -196,7 +206,7 @@ def card_of(instruction: Instruction, user: User, *, is_withheld: bool = False, 
         rulesets=_rulesets_holding(instruction),
         undo=last_decision(task, user),
         is_own_edit=revision.author_id == user.pk,
-        similar=[] if is_withheld else similar_of(instruction, user),
+        similar=[] if is_withheld or is_alone else similar_of(instruction, user),
         tags=tags_of(instruction),
         age=age_of(instruction, since=_came_back_at(instruction), thresholds=thresholds_of(task)),
     )

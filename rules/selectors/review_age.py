@@ -7,10 +7,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from rules.models import Instruction, ReviewPolicy, Task
-
-# Of a task without a policy row: the presets of ReviewPolicy.
-PRESET_DAYS = (3, 7)
+from rules.models import Instruction, Task
+from rules.selectors.review_policy import policy_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,8 @@ class Age:
 
 def thresholds_of(task: Task) -> tuple[int, int]:
     """Days after which an open instruction of the task counts as near, and as late."""
-    newest = ReviewPolicy.objects.filter(task=task).order_by("-version")
-    return newest.values_list("age_soon_days", "age_late_days").first() or PRESET_DAYS
+    policy = policy_of(task)
+    return policy.age_soon_days, policy.age_late_days
 
 
 def age_of(instruction: Instruction, *, since: datetime | None = None, thresholds: tuple[int, int]) -> Age | None:

@@ -33,6 +33,9 @@ class Hands:
         return max(0, round((self.until - timezone.now()).total_seconds())) if self.until else 0
 
 
+IN_NO_HANDS = Hands(None, None, is_mine=False, others=[])
+
+
 def hands_of(instruction: Instruction, user: User) -> Hands:
     """The running claim on an instruction, and the other reviewers who have its card open, by name."""
     claim = running_claim(instruction)

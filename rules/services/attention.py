@@ -125,9 +125,8 @@ def pace_of(*, look: CardLook | None, revision: Revision, user: User, policy: Re
     return Pace(seconds, words, least or None)
 
 
-def look_facts(instruction: Instruction, user: User) -> dict[str, Json]:
+def look_facts(look: CardLook | None) -> dict[str, Json]:
     """For the event of a decision: what had been seen before it. Empty where the card was not opened."""
-    look = look_of(instruction, user)
     if look is None:
         return {}
     facts: dict[str, Json] = {"figures_seen_before": look.insight_at is not None}
@@ -136,9 +135,10 @@ def look_facts(instruction: Instruction, user: User) -> dict[str, Json]:
     return facts
 
 
-def judgement_keep(*, event: AuditEvent, instruction: Instruction, revision: Revision, user: User, kind: str) -> None:
+def judgement_keep(
+    *, event: AuditEvent, instruction: Instruction, revision: Revision, user: User, kind: str, look: CardLook | None
+) -> None:
     """Write what stood behind a judgement, in its transaction; five hasty ones in a row pause the person's queue."""
-    look = look_of(instruction, user)
     policy = policy_of(instruction.task)
     pace = pace_of(look=look, revision=revision, user=user, policy=policy)
     JudgementContext.objects.create(

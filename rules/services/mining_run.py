@@ -143,12 +143,12 @@ class RunContext:
         )
         try:
             with closing(found):
-                has_got_on = self.lease is None
+                standing = self.lease
                 for recorded in found:
-                    if not has_got_on and recorded.call_id is not None and not recorded.reused:
+                    if standing is not None and recorded.call_id is not None and not recorded.reused:
                         # What is recorded is not asked again: a worker killed right now has got on.
-                        self.lease.progressed()
-                        has_got_on = True
+                        standing.progressed()
+                        standing = None
                     yield recorded
         finally:
             budget.flush()

@@ -18,6 +18,7 @@ from rules.diff import risks_digest, risky_changes
 from rules.exceptions import InvalidTransition, Stale
 from rules.hidden_text import hidden_in
 from rules.models import (
+    CardLook,
     Claim,
     Decision,
     DecisionKind,
@@ -31,7 +32,7 @@ from rules.models import (
     Waiting,
 )
 from rules.selectors.bulk import signed_among
-from rules.services.attention import judgement_keep, look_facts
+from rules.services.attention import judgement_keep, look_facts, look_of
 from rules.services.claims import Held, running_claim_of_another
 from rules.services.double_review import Weight, judgement_weigh, opinion_undo
 from rules.services.notices import readiness_demand
@@ -68,6 +69,7 @@ class _Review:
     revision: Revision
     from_status: str
     from_waiting: str
+    look: CardLook | None
 
     def demand_open(self) -> None:
         if not self.instruction.is_open:
@@ -122,7 +124,14 @@ class _Review:
 
     def keep(self, kind: DecisionKind, event: AuditEvent) -> None:
         """Keep how this judgement was made: what had been seen, and how long it took."""
-        judgement_keep(event=event, instruction=self.instruction, revision=self.revision, user=self.reviewer, kind=kind)
+        judgement_keep(
+            event=event,
+            instruction=self.instruction,
+            revision=self.revision,
+            user=self.reviewer,
+            kind=kind,
+            look=self.look,
+        )
         if self.instruction.is_seeded:
             reason = str(event.data.get("reason", ""))
             seed_answered(revision=self.revision, reviewer=self.reviewer, kind=kind, reason=reason, event=event)
@@ -140,7 +149,7 @@ class _Review:
             "from_waiting": self.from_waiting,
             "version": self.instruction.version + 1,
             **{key: value for key, value in said.items() if value not in ("", [])},
-            **look_facts(self.instruction, self.reviewer),
+            **look_facts(self.look),
         }
         return audit_record(
             _ACTIONS[kind],
@@ -360,7 +369,8 @@ def _locked(instruction_id: int, reviewer: User, version: int) -> Iterator[_Revi
             message = _("%(name)s is working on this instruction. Take it over, or go on to the next one.")
             raise Held(message % {"name": held.holder})
         readiness_demand(instruction=row, reviewer=reviewer)
-        yield _Review(row, reviewer, row.current_revision, row.status, row.waiting)
+        look = look_of(row, reviewer)
+        yield _Review(row, reviewer, row.current_revision, row.status, row.waiting, look)
 
 
 def _reopen(review: _Review, waiting: str, said: Mapping[str, Json]) -> Reopened:

@@ -44,8 +44,7 @@ def policy_change(*, task: Task, admin: User, version: int, values: Mapping[str,
     require_role(admin, Role.ADMIN)
     with database_refusals(), transaction.atomic():
         # Lock first: of two changes at once, the second is refused by the version it was made from.
-        Task.objects.select_for_update().get(pk=task.pk)
-        present = policy_of(task)
+        present = policy_of(Task.objects.select_for_update().get(pk=task.pk))
         if present.version != version:
             raise InvalidInput(_("Someone changed the policy since you opened it. Look again and repeat."))
         changed: dict[str, Json] = {
@@ -61,4 +60,5 @@ def policy_change(*, task: Task, admin: User, version: int, values: Mapping[str,
         row.full_clean(exclude=["draw_key"])
         row.save(force_insert=True)
         row.refresh_from_db()
+        task.kept_policy = row
         return row

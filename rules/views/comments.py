@@ -139,10 +139,14 @@ def _page(
     return render(request, "rules/instruction_comments.html", context | {"card": card}, status=status)
 
 
-def comment_context(request: UserRequest, instruction: Instruction, *, figures_shown: bool) -> dict[str, Any]:
+def comment_context(
+    request: UserRequest, instruction: Instruction, *, figures_shown: bool, there_are: bool = True
+) -> dict[str, Any]:
     """What `rules/review_comments.html` needs."""
     return {
-        "comments": selectors.comments_of(instruction, request.user, figures_shown=figures_shown),
+        "comments": selectors.comments_of(instruction, request.user, figures_shown=figures_shown)
+        if there_are
+        else selectors.CommentBox(),
         "figures_shown": figures_shown,
         "may_comment": request.user.role in services.WRITERS,
     }

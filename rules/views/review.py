@@ -19,10 +19,11 @@ from rules.forms.review import DecisionForm, QueueFilterForm
 from rules.hooks import instruction_cases
 from rules.models import Audience, DecisionKind, Instruction, ReasonCode, SavedView, Task
 from rules.selectors import review as selectors
+from rules.selectors.card_glance import glance_of
 from rules.selectors.findings import ChangeView, change_of, conflicts_of
 from rules.selectors.proposals import ProposalView, proposals_of
 from rules.selectors.review_filter import ReviewFilter, queue_counts, second_checks_elsewhere, topics_of
-from rules.selectors.review_hands import draft_of, hands_of
+from rules.selectors.review_hands import IN_NO_HANDS, draft_of, hands_of
 from rules.selectors.review_order import place_of
 from rules.selectors.review_preference import preference_of
 from rules.selectors.saved_views import default_view, query_of, saved_views_for
@@ -162,19 +163,25 @@ def _risks(instruction: Instruction, text: str) -> list[Risk]:
 
 def _card(request: UserRequest, instruction: Instruction, refused: Refused | None = None) -> HttpResponse:
     view = view_of(request, instruction.task)
-    conflicts, conflict_count = conflicts_of(instruction, request.user)
-    change, proposals = change_of(instruction, request.user), proposals_of(instruction)
+    there_is = glance_of(instruction, request.user)
+    conflicts, conflict_count = conflicts_of(instruction, request.user) if there_is.conflicts else ([], 0)
+    change = change_of(instruction, request.user) if there_is.matches else None
+    proposals = proposals_of(instruction) if there_is.proposals else []
     withheld = review_extras.wording_withheld(request, instruction)
     is_reviewer = request.user.role == Role.REVIEWER
-    draft = draft_of(instruction, request.user) if is_reviewer else None
-    hands = hands_of(instruction, request.user)
+    draft = draft_of(instruction, request.user) if is_reviewer and there_is.draft else None
+    hands = hands_of(instruction, request.user) if there_is.claims or there_is.others else IN_NO_HANDS
     preference = preference_of(request.user)
     typed = refused.text if refused and refused.kind == DecisionKind.EDIT else draft.text if draft else ""
     risks = _risks(instruction, typed) if typed else []
-    extras = review_extras.card_extras(request, instruction)
+    extras = review_extras.card_extras(request, instruction, there_is)
     context: dict[str, object] = {
         "card": selectors.card_of(
-            instruction, request.user, is_withheld=withheld, figures_shown=bool(extras["figures_shown"])
+            instruction,
+            request.user,
+            is_withheld=withheld,
+            figures_shown=bool(extras["figures_shown"]),
+            is_alone=not there_is.similar,
         ),
         "withheld": withheld,
         "conflicts": conflicts,

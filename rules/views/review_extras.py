@@ -19,6 +19,7 @@ from pld_app.models import Role, User
 from rules.models import DecisionKind, Instruction, ReviewPolicy, ReviewSession, Task
 from rules.selectors import review as selectors
 from rules.selectors import review_guard as guard
+from rules.selectors.card_glance import Glance
 from rules.selectors.review_filter import ReviewFilter
 from rules.selectors.review_policy import policy_of
 from rules.selectors.training import is_trained, untrained_words
@@ -42,14 +43,16 @@ def wording_withheld(request: UserRequest, instruction: Instruction) -> bool:
     return guard.wording_withheld_from(instruction, request.user)
 
 
-def card_extras(request: UserRequest, instruction: Instruction) -> Mapping[str, object]:
+def card_extras(request: UserRequest, instruction: Instruction, there_is: Glance) -> Mapping[str, object]:
     """Context for `rules/review_insight.html`, `rules/review_comments.html` and `rules/review_blind.html`."""
     user = request.user
     is_reviewer = user.role == Role.REVIEWER
-    has_judged = is_reviewer and instruction.is_open and guard.has_judged(instruction, user)
-    figures_shown = has_judged or guard.figures_open(instruction, user)
+    is_judging = is_reviewer and instruction.is_open
+    has_judged = is_judging and there_is.judgements and guard.has_judged(instruction, user)
+    is_closed = is_judging and not there_is.insight
+    figures_shown = has_judged or (not is_closed and guard.figures_open(instruction, user))
     # Only the person's own opening of the card starts the clock: an answer to a form is the same look.
-    if is_reviewer and instruction.is_open and request.method == "GET" and not _is_prefetch(request):
+    if is_judging and request.method == "GET" and not _is_prefetch(request):
         attention.look_open(instruction=instruction, user=user)
         if has_judged:
             # Shown from now on: a judgement taken back and made anew comes after them.
@@ -57,9 +60,9 @@ def card_extras(request: UserRequest, instruction: Instruction) -> Mapping[str, 
     return {
         "figures_shown": figures_shown,
         "figures": guard.figures_of(instruction) if figures_shown else None,
-        "standing": guard.standing_of(instruction, user),
-        "review_pause": guard.pause_of(instruction.task, user) if is_reviewer else None,
-        **comment_context(request, instruction, figures_shown=figures_shown),
+        "standing": guard.standing_of(instruction, user) if there_is.doubles else None,
+        "review_pause": guard.pause_of(instruction.task, user) if is_reviewer and there_is.pause else None,
+        **comment_context(request, instruction, figures_shown=figures_shown, there_are=there_is.comments),
         "untrained": untrained(instruction.task, user, instruction.domain) if instruction.is_open else "",
     }
 

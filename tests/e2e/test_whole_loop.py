@@ -209,6 +209,9 @@ def _publish(page: Page, section: Locator) -> None:
     if summary.count():
         summary.first.click()
     section.get_by_label("Release").first.select_option(str(Release.objects.get().pk))
+    accepted = section.get_by_label("I understand that my electronic signature")
+    if accepted.count():  # asked once: the first time Petra proves herself is here
+        accepted.first.check()
     section.get_by_label("password").first.fill(PASSWORD)
     before = Publication.objects.count()
     section.get_by_role("button", name="Publish").click()
