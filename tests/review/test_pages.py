@@ -144,7 +144,7 @@ def test_queries_do_not_grow_with_the_rows(
     one = MicroRule.objects.filter(cluster=cluster)[:1].values("pk")
     client = client_of(ana)
     args = () if name == "review-queue" else (1,)
-    queries = {"review-queue": 19, "instruction-detail": 30, "instruction-traces": 8}[name]
+    queries = {"review-queue": 17, "instruction-detail": 17, "instruction-traces": 8}[name]
     # First one row: of the queue by its text, of the cluster by leaving it one member. Then all of them.
     MicroRule.objects.exclude(pk__in=one).update(cluster=None)
     with django_assert_num_queries(queries):

@@ -1,12 +1,14 @@
 """Queue, card, next and decision ask the database as often at twenty thousand candidates as at a hundred."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from pld_app import session_store
 from pld_app.models import User
 from rules.models import Instruction, Task
 from rules.selectors.review_order import in_order
@@ -18,7 +20,7 @@ INSERT INTO rules_instruction (task_id, number, label, topic, domain, origin, is
                                contradictions, status, waiting, version, created_at)
 SELECT %(task)s, n, CASE n %% 2 WHEN 0 THEN 'Compliant' ELSE 'Breach' END, 'topic ' || lpad((n / 30)::text, 4, '0'), '',
        'extractive', false, '{}', '[]', 5, 5, 'proposed', '', 1, now()
-FROM generate_series(%(first)s, %(last)s) n
+FROM generate_series(%(first)s::int, %(last)s::int) n
 """
 _REVISIONS = """
 INSERT INTO rules_revision (instruction_id, number, text, text_sha256, created_at)
@@ -68,7 +70,11 @@ def inside(task: Task, user: User, topic: int) -> int:
 
 
 @pytest.mark.slow
-def test_the_same_queries_at_a_hundred_and_at_twenty_thousand(task: Task, ana: User, client_of: ClientOf) -> None:
+def test_the_same_queries_at_a_hundred_and_at_twenty_thousand(
+    task: Task, ana: User, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Being seen is written down once a minute, three queries more, which on a slow machine falls into one round.
+    monkeypatch.setattr(session_store, "SEEN_EVERY", timedelta(days=1))
     browser = client_of(ana)
     grow(task, 1, 100)
     # The first round leaves a decision to undo and a claim to let go, as every later one does.
@@ -78,4 +84,4 @@ def test_the_same_queries_at_a_hundred_and_at_twenty_thousand(task: Task, ana: U
     assert Instruction.objects.filter(task=task).count() == 20_000
     many = queries(browser, inside(task, ana, 333))
     assert many == few
-    assert few["card"] <= 25
+    assert few["card"] <= 18
