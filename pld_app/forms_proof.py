@@ -1,13 +1,16 @@
 """The fields in which a person proves again who they are; part of every form that signs or publishes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django import forms
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from pld_app.errors import InvalidInput
 from pld_app.passkeys import site_of
-from pld_app.reauthentication import CONSENT, Proof
+from pld_app.reauthentication import CONSENT, Proof, ProofRefused
 
 PROOF_FIELDS = ("consent", "password", "code", "passkey", "ceremony", "sso")
 
@@ -52,6 +55,21 @@ class ProofForm(forms.Form):
         """What was offered, in the session of this request; only after `is_valid`."""
         values: dict[str, Any] = {name: self.cleaned_data[name] for name in PROOF_FIELDS}
         return Proof(session_key=request.session.session_key or "", site=site_of(request), **values)
+
+    @contextmanager
+    def refusals(self, others: str | None = None) -> Iterator[None]:
+        """Take a refusal of the block to the field it is about: of the proof to the password.
+
+        `others` names the field that any other invalid input belongs to ("__all__": none); without it they pass.
+        """
+        try:
+            yield
+        except ProofRefused as refusal:
+            self.add_error("password", str(refusal))
+        except InvalidInput as refusal:
+            if others is None:
+                raise
+            self.add_error(others, str(refusal))
 
     @property
     def said(self) -> dict[str, Any]:  # each field's own type

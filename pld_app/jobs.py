@@ -133,6 +133,11 @@ def job_restart(*, kind: str, subject_id: int, created_by: User | None = None) -
     return job_enqueue(kind=kind, subject_id=subject_id, key=key, created_by=created_by)
 
 
+def job_is_running(*, kind: str, subject_id: int) -> bool:
+    """Whether a worker holds a job of this subject now: it will notice a cancellation by itself."""
+    return Job.objects.filter(kind=kind, subject_id=subject_id, state=JobState.RUNNING).exists()
+
+
 def hint_send(job_id: int) -> None:
     """Tell a worker. A broker that is away is only logged: the sweeper sends again."""
     from pld_app.tasks import job_execute  # noqa: PLC0415  # tasks import this module

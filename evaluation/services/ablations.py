@@ -22,9 +22,9 @@ from evaluation.transitions import ablation_move
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput
-from pld_app.jobs import job_enqueue
+from pld_app.jobs import job_is_running, job_restart
 from pld_app.model_edge.estimate import calls_estimate
-from pld_app.models import Job, JobState, ModelCall, User
+from pld_app.models import ModelCall, User
 from rules.exceptions import InvalidTransition
 from rules.manifest import prompt_without
 from rules.models import Conflict, ConflictKind, MiningRun, Ruleset, RulesetItem, RunState, Task
@@ -246,7 +246,7 @@ def ablation_create(
         "estimate": estimate,
     }
     audit_record("ablation.started", actor=user, subject=ablation, task_slug=task.slug, data=data)
-    _job_enqueue(ablation, user)
+    job_restart(kind=JOB_KIND, subject_id=ablation.pk, created_by=user)
     return ablation
 
 
@@ -259,12 +259,6 @@ def _item(ablation: Ablation, place: int, item: PlannedItem) -> AblationItem:
         revision_id=item.row.revision_id,
         prompt_sha256=item.prompt_sha256,
     )
-
-
-def _job_enqueue(ablation: Ablation, user: User | None) -> None:
-    """A job of its own for each time it may begin: a finished one is not started again."""
-    turns = Job.objects.filter(kind=JOB_KIND, subject_id=ablation.pk).count()
-    job_enqueue(kind=JOB_KIND, subject_id=ablation.pk, key=f"{JOB_KIND}:{ablation.pk}:{turns}", created_by=user)
 
 
 @transaction.atomic
@@ -287,7 +281,7 @@ def ablation_raise(*, ablation_id: int, user: User, max_calls: int, max_cost: De
     data: dict[str, Json] = {"max_calls": max_calls, "max_cost": None if max_cost is None else str(max_cost)}
     data |= {"calls_used": ablation.calls_used, "cost_used": str(ablation.cost_used)}
     audit_record("ablation.budget_raised", actor=user, subject=ablation, task_slug=ablation.task.slug, data=data)
-    _job_enqueue(ablation, user)
+    job_restart(kind=JOB_KIND, subject_id=ablation.pk, created_by=user)
     return ablation
 
 
@@ -303,7 +297,7 @@ def ablation_cancel(*, ablation_id: int, user: User) -> Ablation:
         ablation.cancel_requested_at = timezone.now()
         ablation.save(update_fields=["cancel_requested_at"])
         audit_record("ablation.cancelled", actor=user, subject=ablation, task_slug=ablation.task.slug)
-    if not Job.objects.filter(kind=JOB_KIND, subject_id=ablation.pk, state=JobState.RUNNING).exists():
+    if not job_is_running(kind=JOB_KIND, subject_id=ablation.pk):
         ablation_finish(ablation.pk, None, RunState.CANCELLED)
         ablation.refresh_from_db()
     return ablation

@@ -35,7 +35,7 @@ _REPLIED = frozenset({Outcome.OK, Outcome.REFUSED, Outcome.LENGTH})
 
 
 class AlreadyOver(Exception):
-    """The run ended before this worker began."""
+    """The run or loop ended, or waits for people, before this worker began."""
 
 
 def evaluation_run_execute(run_id: int, lease: Lease) -> JobResult:

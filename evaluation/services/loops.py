@@ -28,10 +28,10 @@ from evaluation.transitions import loop_move
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput
-from pld_app.jobs import job_restart
+from pld_app.jobs import job_is_running, job_restart
 from pld_app.model_edge.budget import price
 from pld_app.model_edge.ledger import endpoint_config
-from pld_app.models import Job, JobState, ModelCall, ModelEndpoint, User
+from pld_app.models import ModelCall, ModelEndpoint, User
 from rules.exceptions import InvalidTransition
 from rules.models import Ruleset, Split, Task
 from rules.services.mining_budget import RunBudget
@@ -276,7 +276,7 @@ def loop_cancel(*, loop_id: int, user: User) -> ResolutionLoop:
     round_ = round_open(loop)
     if round_ is not None and not round_.is_reused and not round_.run.is_final:
         evaluation_run_cancel(run_id=round_.run_id, user=user)
-    if not Job.objects.filter(kind=JOB_KIND, subject_id=loop.pk, state=JobState.RUNNING).exists():
+    if not job_is_running(kind=JOB_KIND, subject_id=loop.pk):
         loop_close(loop, LoopState.CANCELLED)
     return loop
 

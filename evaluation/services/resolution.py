@@ -1,6 +1,5 @@
 """What a worker does with a loop: measure, group, ask the resolver, hand to review; then people, then again."""
 
-import time
 from datetime import timedelta
 
 from django.db import transaction
@@ -17,7 +16,7 @@ from evaluation.models import (
     StopReason,
 )
 from evaluation.schemas import RunFigures
-from evaluation.services.execution import MAX_WAIT
+from evaluation.services.execution import MAX_WAIT, AlreadyOver
 from evaluation.services.grouping import groups_find, groups_write
 from evaluation.services.input_templates import input_template_of
 from evaluation.services.loops import (
@@ -32,7 +31,7 @@ from evaluation.services.loops import (
 from evaluation.services.proposing import Asker, outcomes_write
 from evaluation.services.runs import look_ahead, run_create, run_estimate, run_planned
 from evaluation.services.standing import Standing, standing_texts
-from evaluation.services.writing import ASK_STOP_S, Cancelled, SliceOver
+from evaluation.services.writing import Cancelled, SliceOver, StopQuestion
 from evaluation.transitions import loop_move
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput
@@ -49,34 +48,13 @@ LOOK_AGAIN = timedelta(seconds=2)
 LOOK_FOR_DECISIONS = timedelta(seconds=60)
 
 
-class AlreadyOver(Exception):
-    """The loop ended, or waits for people, before this worker began."""
-
-
 class Work:
     """One worker's turn with one loop."""
 
     def __init__(self, loop_id: int, lease: Lease) -> None:
         self.loop_id = loop_id
         self.lease = lease
-        self._asked_at = 0.0
-
-    def should_stop(self) -> bool:
-        """Whether to make no further model call: cancelled, lease lost, or the time slice is over."""
-        if self.lease.lost.is_set() or self.lease.slice_over:
-            return True
-        if time.monotonic() - self._asked_at < ASK_STOP_S:
-            return False
-        self._asked_at = time.monotonic()
-        return self._is_cancelled()
-
-    def check_going_on(self) -> None:
-        """Raise what ended a stream of calls early, if anything did: LeaseLost, Cancelled or SliceOver."""
-        self.lease.check()
-        if self._is_cancelled():
-            raise Cancelled
-        if self.lease.slice_over:
-            raise SliceOver
+        self.stop = StopQuestion(ResolutionLoop(pk=loop_id), lease)
 
     def locked(self) -> ResolutionLoop:
         """The loop under its row lock, in the caller's transaction. Raises LeaseLost, Cancelled."""
@@ -88,9 +66,6 @@ class Work:
             raise Cancelled
         return loop
 
-    def _is_cancelled(self) -> bool:
-        return ResolutionLoop.objects.filter(pk=self.loop_id, cancel_requested_at__isnull=False).exists()
-
 
 def loop_execute(loop_id: int, lease: Lease) -> JobResult:
     """Carry the loop on from where its rows say it is, until it waits for people or is over."""
@@ -98,7 +73,7 @@ def loop_execute(loop_id: int, lease: Lease) -> JobResult:
     try:
         _start(work)
         while _step(work):
-            work.check_going_on()
+            work.stop.check()
     except AlreadyOver:
         return JobResult.DONE
     except SliceOver:
@@ -278,8 +253,8 @@ def _stop_reason(round_: ResolutionRound) -> StopReason | str:
 def _ask(work: Work, loop: ResolutionLoop, round_: ResolutionRound) -> bool:
     """Have the resolver write, then hand all of it to review in one transaction."""
     asker = Asker(loop, round_)
-    answers = asker.answers(work.should_stop)
-    work.check_going_on()
+    answers = asker.answers(work.stop.should_stop)
+    work.stop.check()
     with transaction.atomic():
         loop = work.locked()
         written = outcomes_write(loop, round_, asker, answers)

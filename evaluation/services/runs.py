@@ -29,9 +29,9 @@ from evaluation.services.prompts import few_shot_text, prompt_text
 from pld_app.audit import Json, audit_record
 from pld_app.canonical import canonical_json, sha256_hex
 from pld_app.errors import InvalidInput
-from pld_app.jobs import job_enqueue
+from pld_app.jobs import job_enqueue, job_is_running
 from pld_app.model_edge.estimate import calls_estimate
-from pld_app.models import EndpointKind, Job, JobState, ModelEndpoint, User
+from pld_app.models import EndpointKind, ModelEndpoint, User
 from rules.exceptions import InvalidTransition
 from rules.models import Release, Ruleset, RunState, Split, Task, Trace
 
@@ -149,7 +149,7 @@ def evaluation_run_cancel(*, run_id: int, user: User) -> EvaluationRun:
         run.cancel_requested_at = timezone.now()
         run.save(update_fields=["cancel_requested_at"])
         audit_record("evaluation.cancelled", actor=user, subject=run, task_slug=run.task.slug)
-    if not Job.objects.filter(kind=JOB_KIND, subject_id=run.pk, state=JobState.RUNNING).exists():
+    if not job_is_running(kind=JOB_KIND, subject_id=run.pk):
         run_finish(run.pk, None, RunState.CANCELLED)
         run.refresh_from_db()
     return run

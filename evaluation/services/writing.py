@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from django.db import transaction
 
-from evaluation.models import Ablation, EvaluationRun, Prediction
+from evaluation.models import Ablation, EvaluationRun, Prediction, ResolutionLoop
 from pld_app.jobs import Lease
 
 # What a stream of calls does not wait for: rows that are buffered, and the question whether to stop.
@@ -61,7 +61,9 @@ class Writer:
 class StopQuestion:
     """Whether to make no further call; the database is asked a few times a second, however fast the calls are."""
 
-    def __init__(self, run: EvaluationRun | Ablation, lease: Lease, meanwhile: Callable[[], None]) -> None:
+    def __init__(
+        self, run: EvaluationRun | Ablation | ResolutionLoop, lease: Lease, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         self.run = run
         self.lease = lease
         self.meanwhile = meanwhile

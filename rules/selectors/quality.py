@@ -174,7 +174,7 @@ def facts_of(task: Task, *, within: Period | None = None, over_only: bool = Fals
         pairs = [one for one in pairs if within.holds(one.second.at)]
     return Facts(
         task,
-        list(judgements.select_related("instruction", "actor").order_by("event")),
+        list(judgements.select_related("instruction", "actor").order_by("event_id")),
         overturns,
         list(answers.select_related("seed")),
         pairs,
@@ -191,7 +191,7 @@ def _overturns(task: Task, pairs: Iterable[Pair]) -> list[Overturn]:
         instruction__task=task,
         instruction__is_seeded=False,
         kind__in=[DecisionKind.APPROVE, DecisionKind.REJECT, DecisionKind.REOPEN],
-    ).order_by("instruction", "pk")
+    ).order_by("instruction_id", "pk")
     previous: Decision | None = None
     for one in decisions:
         same = previous is not None and previous.instruction_id == one.instruction_id

@@ -158,7 +158,7 @@ def judgement_keep(
     )
     newest = list(
         JudgementContext.objects.filter(actor=user, instruction__task=instruction.task)
-        .order_by("-event")
+        .order_by("-event_id")
         .values_list("is_fast", flat=True)[:FAST_IN_A_ROW]
     )
     if len(newest) == FAST_IN_A_ROW and all(newest):

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from pld_app.audit import Json, audit_record
 from pld_app.errors import InvalidInput
-from pld_app.jobs import JobResult, Lease, PutOff, job_restart
+from pld_app.jobs import JobResult, Lease, PutOff, job_is_running, job_restart
 from pld_app.model_edge import BudgetExhausted, EndpointMisconfigured, ModelUnavailable
-from pld_app.models import Job, JobState, User
+from pld_app.models import User
 from rules.exceptions import InvalidTransition
 from rules.models import OPEN_STATES, MiningRun, MiningStage, RunState, Split, Task
 from rules.schemas import MiningParameters, RunEstimate
@@ -147,7 +147,7 @@ def mining_run_cancel(*, run_id: int, user: User) -> MiningRun:
     audit_record("mining.cancelled", actor=user, subject=run, task_slug=run.task.slug)
     batches_cancel(run)
     at_rest = run.state in {RunState.AWAITING, RunState.PAUSED}
-    if at_rest or not Job.objects.filter(kind=JOB_KIND, subject_id=run.pk, state=JobState.RUNNING).exists():
+    if at_rest or not job_is_running(kind=JOB_KIND, subject_id=run.pk):
         run_finish(RunContext(run, None), RunState.CANCELLED, "")
     return run
 

@@ -12,7 +12,6 @@ from django.views.decorators.http import require_GET, require_POST
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
-from pld_app.reauthentication import ProofRefused
 from rules.forms.control import CancelForm, ScheduleForm, StopForm, StopSignForm
 from rules.models import EmergencyStop, ScheduledPublication, StopSignatureKind, Task
 from rules.selectors import control as selectors
@@ -95,13 +94,8 @@ def stop_signature(request: UserRequest, slug: str, pk: int, kind: str) -> HttpR
     form = StopSignForm(request.POST, auto_id=f"stop-{pk}-%s")
     if form.is_valid() and form.cleaned_data["stop"] == stop.pk:
         why = form.cleaned_data["reason"]
-        try:
+        with form.refusals("reason"):
             stop_sign(stop_id=stop.pk, actor=request.user, kind=kind, proof=form.proof(request), reason=why)
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        except InvalidInput as refusal:
-            form.add_error("reason", str(refusal))
-        else:
             lifted = kind == StopSignatureKind.LIFT
             messages.success(request, _("Lifted.") if lifted else _("Signed. The stop stands until it is lifted."))
             return redirect("control", slug=slug)
@@ -115,13 +109,8 @@ def schedule_new(request: UserRequest, slug: str) -> HttpResponse:
     form = ScheduleForm(request.POST, auto_id="schedule-%s")
     _choose(form, "release", _releases(task))
     if form.is_valid():
-        try:
+        with form.refusals("effective_from"):
             plan = publication_schedule(actor=request.user, proof=form.proof(request), **form.values())
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        except InvalidInput as refusal:
-            form.add_error("effective_from", str(refusal))
-        else:
             names = {"release": plan.release, "at": plan.effective_from.strftime("%Y-%m-%d %H:%M")}
             messages.success(
                 request, _("Scheduled %(release)s for %(at)s UTC. Everything is checked again then.") % names

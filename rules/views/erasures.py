@@ -9,7 +9,6 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
-from pld_app.reauthentication import ProofRefused
 from rules.forms.retention import ErasureForm, SecondForm
 from rules.models import Erasure, PolicyVerdict
 from rules.selectors.retention import Text, text_as_it_stands
@@ -65,11 +64,8 @@ def decide(request: UserRequest, pk: int, verdict: str) -> HttpResponse:
     found = get_object_or_404(Erasure.objects.only("pk"), pk=pk)
     form = SecondForm(request.POST, auto_id="second-%s")
     if form.is_valid():
-        try:
+        with form.refusals():
             erasing.erasure_decide(erasure_id=found.pk, actor=request.user, verdict=verdict, proof=form.proof(request))
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        else:
             erased = verdict == PolicyVerdict.CONFIRMED
             messages.success(request, _("Erased.") if erased else _("Refused. Nothing was changed."))
             return redirect("retention-erasure", pk)

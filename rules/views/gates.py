@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -11,9 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from pld_app.access import UserRequest, roles_required
-from pld_app.errors import InvalidInput
 from pld_app.models import Role
-from pld_app.reauthentication import ProofRefused
 from rules.forms.gates import GateExceptionForm, GatesDecisionForm, GatesForm
 from rules.models import GatePolicy, PolicyVerdict, Task
 from rules.selectors import gates as selectors
@@ -61,17 +59,13 @@ def propose(request: UserRequest, slug: str) -> HttpResponse:
     form = GatesForm(request.POST, task=task, auto_id="gates-%s")
     if form.is_valid():
         try:
-            proposed = gates_propose(task=task, actor=request.user, proof=form.proof(request), **form.points)
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        except InvalidInput as refusal:
-            form.add_error(None, str(refusal))
+            with form.refusals(NON_FIELD_ERRORS):
+                proposed = gates_propose(task=task, actor=request.user, proof=form.proof(request), **form.points)
+                message = _("Proposed %(gates)s. A second administrator or a signatory confirms them.")
+                messages.success(request, message % {"gates": proposed})
+                return redirect("gates", slug=slug)
         except ValidationError as error:
             form.add_error(None, error.messages)
-        else:
-            message = _("Proposed %(gates)s. A second administrator or a signatory confirms them.")
-            messages.success(request, message % {"gates": proposed})
-            return redirect("gates", slug=slug)
     return _page(request, task, form=form)
 
 
@@ -81,11 +75,8 @@ def decide(request: UserRequest, slug: str, version: int, verdict: str) -> HttpR
     found = get_object_or_404(GatePolicy.objects.only("pk"), task__slug=slug, version=version)
     form = GatesDecisionForm(request.POST, auto_id="decision-%s")
     if form.is_valid() and form.cleaned_data["version"] == version:
-        try:
+        with form.refusals():
             decision = gates_decide(policy_id=found.pk, actor=request.user, verdict=verdict, proof=form.proof(request))
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        else:
             messages.success(request, _decided_words(decision.verdict))
             return redirect("gates", slug=slug)
     return _page(request, task_get(slug), decision_form=form)
@@ -103,7 +94,7 @@ def exception(request: UserRequest, slug: str, version: int) -> HttpResponse:
     release = release_get(slug, version)
     form = GateExceptionForm(request.POST, auto_id="exception-%s")
     if form.is_valid():
-        try:
+        with form.refusals(NON_FIELD_ERRORS):
             made = gate_exception_sign(
                 release_id=release.pk,
                 policy_version=form.cleaned_data["gates"],
@@ -113,11 +104,6 @@ def exception(request: UserRequest, slug: str, version: int) -> HttpResponse:
                 reason=form.cleaned_data["reason"],
                 expires_at=form.expires_at,
             )
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        except InvalidInput as refusal:
-            form.add_error(None, str(refusal))
-        else:
             until = made.expires_at.strftime("%Y-%m-%d")
             messages.success(request, _("Signed. It may be published until the end of %(day)s.") % {"day": until})
             return redirect("release-detail", slug=slug, version=version)

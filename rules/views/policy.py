@@ -11,7 +11,6 @@ from django.views.decorators.http import require_GET, require_POST
 
 from pld_app.access import UserRequest, roles_required
 from pld_app.models import Role
-from pld_app.reauthentication import ProofRefused
 from rules.forms.policy import PolicyDecisionForm, PolicyForm
 from rules.models import PolicyVerdict, SignOffPolicy, Task
 from rules.selectors import policy as selectors
@@ -54,11 +53,8 @@ def propose(request: UserRequest, slug: str) -> HttpResponse:
     task = task_get(slug)
     form = PolicyForm(request.POST, auto_id="policy-%s")
     if form.is_valid():
-        try:
+        with form.refusals():
             proposed = policy_propose(task=task, actor=request.user, proof=form.proof(request), **form.said)
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        else:
             message = _("Proposed %(policy)s. A second administrator or a signatory confirms it.")
             messages.success(request, message % {"policy": proposed})
             return redirect("policy", slug=slug)
@@ -71,11 +67,8 @@ def decide(request: UserRequest, slug: str, version: int, verdict: str) -> HttpR
     found = get_object_or_404(SignOffPolicy.objects.only("pk"), task__slug=slug, version=version)
     form = PolicyDecisionForm(request.POST, auto_id="decision-%s")
     if form.is_valid() and form.cleaned_data["version"] == version:
-        try:
+        with form.refusals():
             decision = policy_decide(policy_id=found.pk, actor=request.user, verdict=verdict, proof=form.proof(request))
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        else:
             messages.success(request, _decided_words(decision.verdict))
             return redirect("policy", slug=slug)
     return _page(request, task_get(slug), decision_form=form)

@@ -12,7 +12,6 @@ from django.views.decorators.http import require_GET, require_POST
 from pld_app.access import UserRequest, roles_required
 from pld_app.errors import InvalidInput
 from pld_app.models import Role
-from pld_app.reauthentication import ProofRefused
 from rules.forms.retention import HoldForm, HoldReleaseForm, RetentionForm, SecondForm
 from rules.models import Erasure, LegalHold, PolicyVerdict, RetentionPolicy
 from rules.selectors import retention as selectors
@@ -78,13 +77,10 @@ def decide(request: UserRequest, pk: int, verdict: str) -> HttpResponse:
     policy = get_object_or_404(RetentionPolicy.objects.only("pk"), pk=pk)
     form = SecondForm(request.POST, auto_id=_ids(pk))
     if form.is_valid():
-        try:
+        with form.refusals():
             services.retention_decide(
                 policy_id=policy.pk, actor=request.user, verdict=verdict, proof=form.proof(request)
             )
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        else:
             confirmed = verdict == PolicyVerdict.CONFIRMED
             messages.success(request, _("Confirmed.") if confirmed else _("Refused. Nothing was changed."))
             return redirect("retention")
@@ -108,11 +104,8 @@ def hold_end(request: UserRequest, pk: int) -> HttpResponse:
     hold = get_object_or_404(LegalHold.objects.only("pk"), pk=pk)
     form = HoldReleaseForm(request.POST, auto_id=_ids(pk))
     if form.is_valid():
-        try:
+        with form.refusals():
             services.hold_release(hold_id=hold.pk, actor=request.user, proof=form.proof(request), **form.said)
-        except ProofRefused as refusal:
-            form.add_error("password", str(refusal))
-        else:
             messages.success(request, _("The hold is released: periods and erasures count again."))
             return redirect("retention")
     return _page(request, form)

@@ -18,7 +18,7 @@ PING_EVERY_S = 10.0
 
 @dataclass
 class Shift:
-    """One reviewer's work: seconds of every decision and of the card after it, and what was answered."""
+    """One reviewer's work: seconds of every decision, of warnings before one, of the card after it; and the answers."""
 
     username: str
     base: str
@@ -26,6 +26,7 @@ class Shift:
     think_s: float
     until: float
     decisions: list[float] = field(default_factory=list)
+    warned: list[float] = field(default_factory=list)
     cards: list[float] = field(default_factory=list)
     pings: list[float] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
@@ -59,9 +60,11 @@ class Shift:
         path, _, query = card.partition("?")
         text = f"If copies are kept by {self.username}, then label Open. {time.monotonic_ns()}"
         sent = {"version": "1", "base": "1", "reason": "unclear", "note": "Measured.", "text": text}
-        started = time.perf_counter()
-        response = browser.decide(f"{path}{kind}/?{query}", sent)
-        self.decisions.append(time.perf_counter() - started)
+        decided = browser.decide(f"{path}{kind}/?{query}", sent)
+        response = decided.response
+        self.decisions.append(decided.took_s)
+        if decided.warned_s is not None:
+            self.warned.append(decided.warned_s)
         self.answers[response.status] += 1
         if response.status != 302:
             raise RuntimeError(f"{kind} answered {response.status}")
@@ -91,6 +94,7 @@ def at_work(port: int, base: str, usernames: list[str], *, password: str, think_
         "think_s": think_s,
         "seconds": seconds,
         "decision": figures_of([one for shift in shifts for one in shift.decisions]),
+        "warned": figures_of([one for shift in shifts for one in shift.warned] or [0.0]),
         "next_card": figures_of([one for shift in shifts for one in shift.cards]),
         "ping": figures_of([one for shift in shifts for one in shift.pings] or [0.0]),
         "answers": dict(sum((shift.answers for shift in shifts), Counter[int]())),

@@ -226,6 +226,14 @@ class TestHaste:
         approve(again, ana)
         assert ReviewPause.objects.filter(lifted_at__isnull=True).count() == 0
 
+    def test_the_five_are_the_newest_however_careful_the_first_were(self, timed: Task, ana: User) -> None:
+        for seconds in (60, 60, 60, 60, 60, 60, 1, 1, 1, 1, 1):
+            assert ReviewPause.objects.count() == 0
+            one = make_instruction(timed, LONG)
+            self.look(one, ana, seconds)
+            approve(one, ana)
+        assert ReviewPause.objects.get().reason == PauseReason.SPEED
+
     def test_a_tenth_of_approvals_names_its_evidence(
         self, task: Task, instruction: Instruction, ana: User, client_of: ClientOf
     ) -> None:
