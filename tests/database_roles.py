@@ -19,7 +19,13 @@ AS_APPLICATION = os.environ.get("PLD_TEST_AS_APPLICATION", "") == "1"
 
 def roles_apply() -> None:
     """Make the roles in the present test database, as `manage.py database_roles apply` does anywhere."""
-    call_command("database_roles", "apply", stdout=io.StringIO())
+    with connection.cursor() as cursor:
+        # Longer than a session that another test left in a transaction is let live (pld_app.settings).
+        cursor.execute("SHOW lock_timeout")
+        before = cursor.fetchone()[0]
+        cursor.execute("SELECT set_config('lock_timeout', '60s', false)")
+        call_command("database_roles", "apply", stdout=io.StringIO())
+        cursor.execute("SELECT set_config('lock_timeout', %s, false)", [before])
 
 
 def become_application(sender: object, connection: BaseDatabaseWrapper, **_signal: object) -> None:

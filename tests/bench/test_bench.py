@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pld_app.devstack import paths
+from tests.bench.__main__ import NAMES
 from tests.bench.generator import generated_lines
 from tests.bench.machine import peak_mib, percentile, resident_mib
 from tests.bench.mining_scale import clustered, plotted
@@ -40,25 +41,28 @@ def test_generated_traces_are_the_same_each_time_and_fall_into_their_topics() ->
     assert sizes["topic 0"] > sizes["topic 19"]
 
 
+# In parts, which test processes can share among them.
+PARTS = (
+    ("mining", "prompt_api", "dispatch"),
+    ("review", "two_workers", "trace_import"),
+    ("evaluation", "pipeline", "audit"),
+)
+
+
+def test_the_parts_are_all_there_is() -> None:
+    assert sorted(name for part in PARTS for name in part) == sorted(NAMES)
+
+
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_every_benchmark_runs_in_small_and_prints_one_json_object() -> None:
+@pytest.mark.parametrize("names", PARTS, ids="-".join)
+def test_benchmarks_run_in_small_and_print_one_json_object(names: tuple[str, ...]) -> None:
     environment = os.environ | {"DATABASE_URL": database_url()}
-    command = [sys.executable, "-m", "tests.bench", "--quick"]
+    command = [sys.executable, "-m", "tests.bench", *names, "--quick"]
     done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     benches = json.loads(done.stdout)["benches"]
-    assert list(benches) == [
-        "mining",
-        "review",
-        "prompt_api",
-        "dispatch",
-        "two_workers",
-        "trace_import",
-        "evaluation",
-        "pipeline",
-        "audit",
-    ]
+    assert tuple(benches) == names
     assert all(len(bench["load_before"]) == len(bench["load_after"]) == 3 for bench in benches.values())
 
 
