@@ -119,7 +119,7 @@ def _python(name: str, environment: dict[str, str], *arguments: str) -> ProcessS
 def _web(state: StackState, environment: dict[str, str]) -> ProcessSpec:
     address = f"{LOOPBACK}:{state.ports['web']}"
     options = (
-        f"--bind {address} --worker-class gthread --workers 4 --threads 2 --graceful-timeout 4 --no-control-socket"
+        f"--bind {address} --worker-class gthread --workers 2 --threads 4 --graceful-timeout 4 --no-control-socket"
     )
     return ProcessSpec(
         name="web",

@@ -156,14 +156,15 @@ def judgement_keep(
         words=pace.words,
         is_fast=pace.is_fast,
     )
+    # By their sessions, which are few: a database without statistics looked through all instructions for each.
     newest = list(
-        JudgementContext.objects.filter(actor=user, instruction__task=instruction.task)
+        JudgementContext.objects.filter(actor=user, session__task=instruction.task)
         .order_by("-event_id")
         .values_list("is_fast", flat=True)[:FAST_IN_A_ROW]
     )
     if len(newest) == FAST_IN_A_ROW and all(newest):
         lifted = ReviewPause.objects.filter(user=user, task=instruction.task, reason=PauseReason.SPEED).first()
-        since = JudgementContext.objects.filter(actor=user, instruction__task=instruction.task)
+        since = JudgementContext.objects.filter(actor=user, session__task=instruction.task)
         if lifted is None or since.filter(event_id__gt=lifted.lift_event_id or 0).count() >= FAST_IN_A_ROW:
             pause_open(task=instruction.task, user=user, reason=PauseReason.SPEED)
 
