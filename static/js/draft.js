@@ -47,6 +47,7 @@ function note(field, draft) {
   const when = new Date(draft.at).toLocaleString(document.documentElement.lang || undefined, {
     dateStyle: "medium",
     timeStyle: "short",
+    hourCycle: "h23",
   });
   const line = document.createElement("p");
   line.className = "draft-note";

@@ -4,7 +4,8 @@ export function start(root = document) {
   for (const time of root.querySelectorAll("time[data-local]:not([title])")) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    const words = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }).format(at);
+    const style = { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" };
+    const words = new Intl.DateTimeFormat(document.documentElement.lang, style).format(at);
     time.title = `${words} ${zone.timeZone}`;
     if (zone.timeZone !== "UTC") time.append(` (${words})`);
   }
