@@ -89,7 +89,8 @@ def masked(page: str, row: Instruction) -> str:
     page = re.sub(r"[0-9a-f]{8,}", "HASH", page)
     # Versions and runs are no numbers of rows, though the two may be equal.
     value = r"(?<!name=\"version\" )(?<!name=\"base\" )value=\""
-    page = re.sub(rf"(?i)(#|%23|(?<!/mining)/|instruction[ -]|nda-|(?:true|No\.)\">|{value}){row.number}(?!\d)", r"\1NUMBER", page)
+    before = rf"#|%23|(?<!/mining)/|instruction[ -]|nda-|(?:true|No\.)\">|{value}"
+    page = re.sub(rf"(?i)({before}){row.number}(?!\d)", r"\1NUMBER", page)
     page = re.sub(r"\d{4}-\d\d-\d\d[T ][\d:.+]+|\d\d:\d\d", "TIME", page)
     return " ".join(re.sub(r">\s+<", ">\n<", page).split(" "))
 
