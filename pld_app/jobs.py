@@ -58,6 +58,7 @@ class Lease:
     token: uuid.UUID
     started: float = field(default_factory=time.monotonic)
     lost: threading.Event = field(default_factory=threading.Event)
+    _has_progressed: bool = False
 
     def check(self) -> None:
         """Raise LeaseLost if another worker took over; call it inside the transaction that writes.
@@ -71,7 +72,10 @@ class Lease:
             raise LeaseLost
 
     def progressed(self) -> None:
-        """Say that work was done, so that an earlier crash no longer counts against the job."""
+        """Say that work was done, so that an earlier crash no longer counts against the job; costs nothing again."""
+        if self._has_progressed:
+            return
+        self._has_progressed = True
         Job.objects.filter(pk=self.job_id, lease_token=self.token, attempts__gt=1).update(attempts=1)
 
     @property

@@ -181,7 +181,6 @@ class _Measuring:
         self.unanswered: dict[str, int] = dict.fromkeys(self.open, 0)
         self.done = len(done & {item.pk for item in ranked}) * len(self.inputs)
         self._shown_at = 0.0
-        self._has_got_on = False
 
     def measure(self) -> None:
         """Raises Cancelled, SliceOver, LeaseLost, BudgetExhausted or ModelUnavailable when it ends early."""
@@ -230,10 +229,8 @@ class _Measuring:
                     yield example_request(self.of, key, examples[self.inputs[key]].input, prompt=prompt)
 
     def _take(self, recorded: RecordedCall) -> None:
-        if not self._has_got_on and not recorded.reused and recorded.call_id is not None:
-            # What is recorded is not asked again: a worker killed right now has got on.
+        if recorded.is_new:
             self.lease.progressed()
-            self._has_got_on = True
         prompt = _prompt_of(recorded.request)
         if is_reply(recorded):
             said = parse_answer(recorded.text, self.of.labels, self.of.abstention_label) if recorded.ok else None

@@ -136,6 +136,8 @@ def _ask(run: EvaluationRun, repeat: int, open_ids: list[int], writer: Writer, s
     try:
         requests = _requests(run, repeat, open_ids)
         for recorded in recorded_calls(run.student, requests, scope=scope, should_stop=stop.should_stop, run=str(run)):
+            if recorded.is_new:
+                writer.lease.progressed()
             if is_reply(recorded):
                 writer.add(_prediction(run, repeat, recorded))
             elif recorded.outcome is not Outcome.CANCELLED or cut_off_too_often(scope, recorded):

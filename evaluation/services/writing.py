@@ -1,6 +1,5 @@
 """Predictions go to the database in batches, and a run that should stop finds out between two calls."""
 
-import math
 import time
 from collections.abc import Callable
 
@@ -32,8 +31,7 @@ class Writer:
         self.gold = gold
         self.done = done
         self._rows: list[Prediction] = []
-        # The first one is written at once: a worker killed right after it has got on.
-        self._flushed_at = -math.inf
+        self._flushed_at = time.monotonic()
 
     def add(self, prediction: Prediction) -> None:
         prediction.gold = self.gold[prediction.example_id]

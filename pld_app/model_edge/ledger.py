@@ -72,6 +72,11 @@ class RecordedCall:
     def ok(self) -> bool:
         return self.outcome is Outcome.OK
 
+    @property
+    def is_new(self) -> bool:
+        """A call was made now and is on record: it is not made again, so a worker killed right after it has got on."""
+        return self.call_id is not None and not self.reused
+
 
 def key_variable_allowed(name: str) -> bool:
     """Whether an endpoint may name this variable: it must look like a provider's key and be none of our own secrets."""

@@ -1,8 +1,7 @@
 """Verifying one block of the sealed log: its events by their columns, its leaves, and the subtree over them."""
 
-import gc
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
@@ -71,23 +70,6 @@ class Part(NamedTuple):
 
 def block_verify(part: Part) -> Block:
     """Verify the leaves of one block."""
-    with _no_collection():
-        return _block_verify(part)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Rows make millions of tuples and no cycle: looking for some among them is a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _block_verify(part: Part) -> Block:
     block, tree = Block(), Frontier()
     try:
         with closing(_sealed_rows(part)) as rows:

@@ -1,5 +1,6 @@
 """Several processes that verify blocks of the log at once, each with a connection that sees the same snapshot."""
 
+import gc
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def pool(processes: int, snapshot: str) -> "Iterator[Workers]":
 def _start(snapshot: str, database: str) -> None:
     global _snapshot  # noqa: PLW0603  # one value for the life of a worker
     _snapshot = snapshot
+    # Rows are millions of tuples and no cycle, which would be looked for among them all the time.
+    gc.disable()
     # The parent's connection is neither used nor closed here: it is set aside, and a new one is made when asked for.
     _parents.append(connections[DEFAULT_DB_ALIAS])
     del connections[DEFAULT_DB_ALIAS]

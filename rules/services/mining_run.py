@@ -143,12 +143,9 @@ class RunContext:
         )
         try:
             with closing(found):
-                standing = self.lease
                 for recorded in found:
-                    if standing is not None and recorded.call_id is not None and not recorded.reused:
-                        # What is recorded is not asked again: a worker killed right now has got on.
-                        standing.progressed()
-                        standing = None
+                    if self.lease is not None and recorded.is_new:
+                        self.lease.progressed()
                     yield recorded
         finally:
             budget.flush()

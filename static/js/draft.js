@@ -2,6 +2,7 @@
 // then holds an element with data-draft-clear="instruction-57". A reload brings the text back, says so, and can discard it.
 // The server keeps the same text (hx-post on the field); data-draft-at says when, in seconds, and the newer of both counts.
 
+import { localWords } from "./localtime.js";
 import { names, read, write } from "./store.js";
 import { text } from "./text.js";
 import { say } from "./status.js";
@@ -44,11 +45,7 @@ function saveWaiting() {
 
 function note(field, draft) {
   const words = draft.base === field.defaultValue ? "DraftRestored" : "DraftRestoredChanged";
-  const when = new Date(draft.at).toLocaleString(document.documentElement.lang || undefined, {
-    dateStyle: "medium",
-    timeStyle: "short",
-    hourCycle: "h23",
-  });
+  const when = localWords(new Date(draft.at));
   const line = document.createElement("p");
   line.className = "draft-note";
   line.append(text(words, { when }));

@@ -54,6 +54,7 @@ def test_a_killed_worker_costs_at_most_the_calls_in_flight(tmp_path: Path) -> No
     answers = ModelCall.objects.filter(outcome="ok")
     assert len(asked) == answers.count() == answers.values("request_hash").distinct().count()
     assert sum(asked.values()) - len(asked) <= CONCURRENCY
+    assert Job.objects.get(kind="mining_run", subject_id=run.pk).state == "done"
 
 
 def _more_calls(log: Path, than: int) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from pld_app.model_edge import CallReply, CallRequest, ModelUnavailable, calls_stream
 from tests.model_edge.harness import chat, endpoint, never, run
 from tests.stub_server import StubRequest, stub_server
+from tests.workers import wait_until
 
 
 def many(count: int) -> list[CallRequest]:
@@ -103,7 +104,12 @@ def test_a_stop_while_the_server_hangs_cuts_the_calls_after_the_grace() -> None:
 def test_a_stop_ends_waiting_for_rate_limits_and_for_retries_at_once() -> None:
     stop = threading.Event()
     with stub_server("429:15") as stub:
-        threading.Timer(0.3, stop.set).start()
+
+        def stop_once_all_were_refused() -> None:
+            wait_until(lambda: len(stub.requests) == 3, what="three requests")
+            threading.Timer(0.3, stop.set).start()
+
+        threading.Thread(target=stop_once_all_were_refused, daemon=True).start()
         started = time.monotonic()
         replies = run(stub, many(9), concurrency=3, call_deadline_s=60, should_stop=stop.is_set)
         assert time.monotonic() - started < 2

@@ -47,7 +47,7 @@ def test_a_server_that_trickles_is_cut_off(first: bytes, drop: bytes, settings: 
         started = time.monotonic()
         with pytest.raises(OutboundFailed, match=r"within 0\.5 s"):
             post(url, b"{}", {}, within_s=0.5)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 2
 
 
 def test_a_quick_answer_is_not_cut_off(settings: Settings) -> None:
