@@ -12,7 +12,8 @@ from datetime import timedelta
 
 import structlog
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -141,17 +142,19 @@ def _part_claim(context: RunContext, *, is_helper: bool) -> MiningPart | None:
     """Take a part that nobody living holds; the run's own job leaves one to each helper that has none yet."""
     context.check_lease()
     assert context.lease is not None
-    holders = Job.objects.filter(
-        lease_token=OuterRef("lease_token"), state=JobState.RUNNING, lease_until__gt=timezone.now()
-    )
-    parts = _open_parts(context).alias(is_held=Exists(holders))
-    free = parts.filter(is_held=False)
-    if not is_helper:
-        without_part = _helper_jobs(context.run).count() - parts.filter(is_held=True).count()
-        if free.count() <= without_part:
-            return None
-    for pk in list(free.order_by("rest").values_list("pk", flat=True)):
-        row = _open_parts(context).select_for_update(skip_locked=True).filter(pk=pk).first()
+    now = timezone.now()
+    holders = Job.objects.filter(lease_token=OuterRef("lease_token"), state=JobState.RUNNING, lease_until__gt=now)
+    free = _open_parts(context).alias(is_held=Exists(holders)).filter(is_held=False)
+    held = _open_parts(context).filter(lease_token=OuterRef("lease_token"))
+    idle = _helper_jobs(context.run).filter(~Exists(held) | Q(lease_until__lte=now)).order_by()
+    counted = Subquery(idle.values("kind").annotate(n=Count("pk")).values("n"))
+    # One question: a helper that takes a part between two of them would be counted as waiting for the one that is left.
+    rows = list(free.order_by("rest").values_list("pk", Coalesce(counted, 0)))
+    if not is_helper and rows and len(rows) <= rows[0][1]:
+        return None
+    for pk, _idle in rows:
+        # Of this table alone: the order of parts joins the run, whose row every claim would lock.
+        row = _open_parts(context).select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
         # Looked at again under the lock: somebody may have taken it and gone on since the list was read.
         if row is not None and free.filter(pk=pk).exists():
             row.lease_token = context.lease.token

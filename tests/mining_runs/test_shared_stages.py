@@ -160,6 +160,35 @@ def test_of_two_workers_at_once_each_takes_another_part() -> None:
     assert isinstance(contexts[0].lease, Lease)
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("after", range(8))
+def test_a_helper_that_claims_between_any_two_questions_leaves_the_other_part_to_the_runs_own_job(after: int) -> None:
+    run = started(one_endpoint_task("http://127.0.0.1:1/v1", traces=4), workers=2)
+    own, helper = opened(run), held_by_another_job(run)
+    asked = 0
+
+    def helper_claims() -> None:
+        assert _part_claim(helper, is_helper=True) is not None
+        connection.close()
+
+    def helper_comes_in(execute: Any, *question: Any) -> Any:
+        nonlocal asked
+        answer = execute(*question)
+        asked += 1
+        if asked == after + 1:
+            thread = Thread(target=helper_claims)
+            thread.start()
+            thread.join()
+        return answer
+
+    with connection.execute_wrapper(helper_comes_in):
+        taken = _part_claim(own, is_helper=False)
+    if asked <= after:
+        helper_claims()
+    assert taken is not None
+    assert MiningPart.objects.exclude(lease_token=None).values("lease_token").distinct().count() == 2
+
+
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_two_worker_processes_on_one_endpoint_keep_its_limits_by_the_servers_own_log(tmp_path: Path) -> None:
