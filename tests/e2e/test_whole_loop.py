@@ -171,6 +171,7 @@ def _freeze(finn: Person, base: str) -> int:
     page.get_by_label("Name").fill("First set")
     page.get_by_role("button", name="Open the draft").click()
     expect(page.get_by_role("heading", name="First set")).to_be_visible()
+    page.wait_for_load_state()  # a click before the scripts have run is sent without the question
     page.get_by_role("button", name="Freeze").click()
     page.locator("[data-confirm-yes-button]").click()
     expect(page.get_by_role("heading", name="Signatures")).to_be_visible()
